@@ -1,0 +1,244 @@
+"""A build: pure tasks `slice of the input -> one shard + receipt`, then a manifest made of receipts.
+
+What is killed goes on with ``--resume``: a task whose receipt matches its slice is not done again. No
+byte depends on the number of workers or on where a build was interrupted.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from data_prep.pool import run_tasks
+from data_prep.quarantine import QUARANTINE_NAME, Bad, Reason, count_reasons
+from data_prep.writer import TEMPORARY_SUFFIX, write_bytes, write_shard
+from unimo_ds.data.schema import MANIFEST_NAME, Manifest, ShardRecord, fingerprint_of, read_manifest
+
+RECEIPTS_FOLDER = ".receipts"
+_PARAMETERS_NAME = "parameters.json"
+_FEWEST_ROWS = 1024  # of a slice: one record batch
+_SLICES = 16  # that a corpus smaller than that many full shards is cut into
+
+
+class TooManyBad(Exception):
+    """More records were quarantined than ``--max-bad`` allows; the build can go on with a higher one."""
+
+
+class Slice(NamedTuple):
+    """The input of one task."""
+
+    records: Sequence[Any]  # NamedTuples of JSON-able values
+    bad: Sequence[Bad]  # what the reader could not read among them
+    size: int  # in the unit of the progress bar
+
+
+class ShardMaker(Protocol):
+    """Makes rows of records; picklable, and the same records always give the same rows."""
+
+    kind: str
+
+    def rows(self, records: Sequence[Any], bad: list[Bad]) -> Iterator[dict[str, Any]]:
+        """Yields rows and appends what cannot be one to ``bad``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What every builder is told."""
+
+    command: list[str]
+    seed: int = 1
+    workers: int = 1
+    resume: bool = False
+    max_bad: float = 0.01
+    progress: Callable[[int], None] = lambda size: (
+        None
+    )  # called with the size of each finished slice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What a finished task says of itself."""
+
+    index: int
+    key: str  # of the slice and the parameters it was made with
+    records: int  # read, good and bad
+    shard: ShardRecord | None  # None: no record of the slice was good
+    bad: list[Bad]
+    size: int
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self) | {"bad": list(self.bad)}, sort_keys=True) + "\n"
+
+    @staticmethod
+    def read(path: Path) -> "Receipt":
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values["shard"] = ShardRecord(**values["shard"]) if values["shard"] else None
+        values["bad"] = [Bad(Reason(reason), *rest) for reason, *rest in values["bad"]]
+        return Receipt(**values)
+
+
+class _Task(NamedTuple):
+    index: int
+    key: str
+    slice: Slice
+
+
+def is_complete(folder: Path, options: Options) -> bool:
+    """Is the corpus in ``folder`` there already?
+
+    Raises:
+        ValueError: ``folder`` is in use and ``--resume`` was not given, or another command filled it.
+    """
+    if not folder.exists() or not any(folder.iterdir()):
+        return False
+    if not options.resume:
+        raise ValueError(f"{folder} is not empty: name a new folder, or go on with --resume")
+    if not (folder / MANIFEST_NAME).exists():
+        return False
+    found = read_manifest(folder).command
+    if found != options.command:
+        raise ValueError(
+            f"{folder} holds a corpus made by `{' '.join(found)}`, not by `{' '.join(options.command)}`: "
+            "name a new folder"
+        )
+    remove_receipts(folder)
+    return True
+
+
+def start(folder: Path, parameters: dict[str, Any]) -> None:
+    """Makes ``folder`` ready for a build with these parameters, or checks that it was begun with them.
+
+    Raises:
+        ValueError: it was begun with others.
+    """
+    receipts = folder / RECEIPTS_FOLDER
+    receipts.mkdir(parents=True, exist_ok=True)
+    path = receipts / _PARAMETERS_NAME
+    wanted = json.dumps(parameters, sort_keys=True) + "\n"
+    if not path.exists():
+        write_bytes(path, wanted.encode())
+        return
+    begun = json.loads(path.read_text(encoding="utf-8"))
+    changed = [k for k in sorted({*begun, *parameters}) if begun.get(k) != parameters.get(k)]
+    if changed:
+        told = ", ".join(f"{k} was {begun.get(k)!r}, is {parameters.get(k)!r}" for k in changed)
+        raise ValueError(
+            f"{folder} was begun otherwise ({told}): name a new folder, or delete this one"
+        )
+
+
+def build_shards(
+    folder: Path,
+    maker: ShardMaker,
+    slices: Iterable[Slice],
+    parameters: dict[str, Any],
+    options: Options,
+) -> list[Receipt]:
+    """One shard and one receipt for every slice, in the order of the slices.
+
+    Raises:
+        ValueError: a receipt from before does not match its slice: the input has changed.
+    """
+    fingerprint = fingerprint_of(parameters)
+    receipts: list[Receipt] = []
+
+    def missing() -> Iterator[_Task]:
+        for index, piece in enumerate(slices):
+            key = fingerprint_of([fingerprint, [list(r) for r in piece.records], list(piece.bad)])
+            path = _receipt_path(folder, index)
+            if not path.exists():
+                yield _Task(index, key, piece)
+                continue
+            receipt = Receipt.read(path)
+            if receipt.key != key:
+                raise ValueError(
+                    f"the input of shard {index} in {folder} has changed since the build was begun: "
+                    "delete the folder and build it anew"
+                )
+            receipts.append(receipt)
+            options.progress(receipt.size)
+
+    for receipt in run_tasks(partial(_make, folder, maker), missing(), options.workers):
+        receipts.append(receipt)
+        options.progress(receipt.size)
+    return sorted(receipts, key=lambda receipt: receipt.index)
+
+
+def finish(folder: Path, receipts: Sequence[Receipt], options: Options, **fields: Any) -> Manifest:
+    """Writes ``quarantine.jsonl`` and, last of all, the manifest.
+
+    Raises:
+        TooManyBad: the share of bad records passes ``--max-bad``; the quarantine is written.
+        ValueError: nothing is left that could be a corpus.
+    """
+    bad = [entry for receipt in receipts for entry in receipt.bad]
+    write_bytes(folder / QUARANTINE_NAME, "".join(entry.to_line() for entry in bad).encode())
+    records = sum(receipt.records for receipt in receipts)
+    if len(bad) > options.max_bad * records:
+        raise TooManyBad(
+            f"{len(bad)} of {records} records are bad, more than --max-bad {options.max_bad:g} allows "
+            f"({_told(count_reasons(bad))}): see {folder / QUARANTINE_NAME}, then go on with --resume "
+            "and a higher --max-bad, or build anew from better input"
+        )
+    shards = [receipt.shard for receipt in receipts if receipt.shard]
+    if not shards:
+        raise ValueError(f"the input of {folder} holds no record at all")
+    manifest = Manifest(
+        rows=sum(shard.rows for shard in shards),
+        shards=shards,
+        quarantined=count_reasons(bad),
+        command=options.command,
+        seed=options.seed,
+        **fields,
+    )
+    for leftover in folder.glob(f"*{TEMPORARY_SUFFIX}"):
+        leftover.unlink()
+    write_bytes(folder / MANIFEST_NAME, manifest.to_json().encode())
+    return manifest
+
+
+def remove_receipts(folder: Path) -> None:
+    """Nobody needs them once the manifest is there."""
+    shutil.rmtree(folder / RECEIPTS_FOLDER, ignore_errors=True)
+
+
+def cut(records: Sequence[Any], bad: Sequence[Bad], rows_per_shard: int) -> Iterator[Slice]:
+    """Slices of a known list of records. Where they are cut depends on their number only.
+
+    Raises:
+        ValueError: ``rows_per_shard`` is not positive.
+    """
+    if rows_per_shard < 1:
+        raise ValueError(f"--rows-per-shard {rows_per_shard}: at least one is needed")
+    share = -(-len(records) // _SLICES)
+    rows = min(rows_per_shard, max(_FEWEST_ROWS, share))
+    for first in range(0, max(len(records), 1), rows):
+        piece = records[first : first + rows]
+        yield Slice(piece, bad if first == 0 else (), len(piece))
+
+
+def _make(folder: Path, maker: ShardMaker, task: _Task) -> Receipt:
+    bad = list(task.slice.bad)
+    name = f"{maker.kind}-{task.index:05d}.arrow"
+    shard = write_shard(folder, name, maker.kind, maker.rows(task.slice.records, bad))
+    receipt = Receipt(
+        index=task.index,
+        key=task.key,
+        records=len(task.slice.records) + len(task.slice.bad),
+        shard=shard,
+        bad=bad,
+        size=task.slice.size,
+    )
+    write_bytes(_receipt_path(folder, task.index), receipt.to_json().encode())
+    return receipt
+
+
+def _receipt_path(folder: Path, index: int) -> Path:
+    return folder / RECEIPTS_FOLDER / f"{index:05d}.json"
+
+
+def _told(reasons: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.items())

@@ -1,0 +1,64 @@
+"""Worker processes that end with their parent, fed no faster than they work."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from typing import TypeVar
+
+from threadpoolctl import threadpool_limits
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_PR_SET_PDEATHSIG = 1
+
+
+def default_workers() -> int:
+    """As many as this process may use cores."""
+    return len(os.sched_getaffinity(0))
+
+
+def run_tasks(
+    function: Callable[[Task], Result], tasks: Iterable[Task], workers: int
+) -> Iterator[Result]:
+    """``function`` of every task, in the order in which they end; one worker = in this process.
+
+    ``function`` and the tasks must be picklable. An exception in a task is raised here.
+    """
+    if workers < 1:
+        raise ValueError(f"--workers {workers}: at least one is needed")
+    if workers == 1:
+        with threadpool_limits(1):
+            yield from map(function, tasks)
+        return
+    # spawn: a fork would copy the tokenizer library's threads in an undefined state
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(os.getpid(),)) as pool:
+        running: set[Future[Result]] = set()
+        try:
+            for task in tasks:
+                if len(running) >= 2 * workers:
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+                running.add(pool.submit(function, task))
+            while running:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def _start(parent: int) -> None:
+    """Ask the kernel to kill this worker when its parent dies; do nothing twice at the same time.
+
+    A matrix product may differ in its last bit with the number of threads, so workers have one.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the kernel was asked
+        os._exit(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    threadpool_limits(1)

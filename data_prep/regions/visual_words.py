@@ -1,0 +1,78 @@
+"""Classes for regions that have none: the nearest of K k-means centres of their features."""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from data_prep.writer import array_bytes
+
+VISUAL_WORDS_NAME = "visual_words.npy"
+MAX_CLASSES = 65_536
+"""Class ids are stored as uint16."""
+_SAMPLE_PER_CLASS = 32
+_SMALLEST_SAMPLE = 16_384
+
+
+def sample_size(num_classes: int) -> int:
+    """Features to fit ``num_classes`` centres on."""
+    return max(_SAMPLE_PER_CLASS * num_classes, _SMALLEST_SAMPLE)
+
+
+def fit_visual_words(features: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
+    """float32 [K, F]: centres of ``features`` [N, F]; the same for the same input, bit for bit.
+
+    Raises:
+        ValueError: fewer different features than centres.
+    """
+    from sklearn.cluster import MiniBatchKMeans  # a second of import that few commands need
+
+    if len(features) < num_classes:
+        raise ValueError(
+            f"--num-classes {num_classes} centres cannot be fitted on {len(features)} regions: lower it, "
+            "or give more pictures"
+        )
+    with threadpool_limits(1):  # sums over threads would differ in their last bits
+        model = MiniBatchKMeans(
+            num_classes, random_state=seed, n_init=1, batch_size=2048, max_iter=20, init_size=None
+        )
+        model.fit(features.astype(np.float32))
+    return model.cluster_centers_.astype(np.float32)
+
+
+def words_bytes(words: np.ndarray) -> tuple[bytes, str]:
+    """The content of ``visual_words.npy`` and its SHA-256."""
+    data = array_bytes(words)
+    return data, hashlib.sha256(data).hexdigest()
+
+
+@cache
+def load_visual_words(path: str) -> np.ndarray:
+    """float32 [K, F] out of a ``visual_words.npy``; read once in a process.
+
+    Raises:
+        ValueError: not such a file.
+    """
+    try:
+        words = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path} is no file of visual words: {error}") from error
+    if words.ndim != 2 or words.dtype != np.float32 or not 0 < len(words) <= MAX_CLASSES:
+        raise ValueError(
+            f"{path} is {words.dtype} {words.shape}, expected float32 [classes, features]"
+        )
+    return words
+
+
+def nearest_words(features: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """uint16 [R]: for each of ``features`` [R, F] the nearest of ``words`` [K, F]."""
+    distances = np.square(words).sum(axis=1) - 2.0 * (features.astype(np.float32) @ words.T)
+    return distances.argmin(axis=1).astype(np.uint16)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,336 @@
+"""What a run is: one TOML file -> frozen dataclasses, overridden by ``key=value``.
+
+Every field stands here once, with its meaning; every check names both numbers and the remedy.
+"""
+
+import dataclasses
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import GenericAlias
+from typing import Any, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The Transformer; names as in Hugging Face's RoBERTa."""
+
+    vocab_size: int = 50_265
+    hidden_size: int = 1024
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    intermediate_size: int = 4096
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+    max_position_embeddings: int = 514  # two are RoBERTa's offset: 512 words
+    image_feature_size: int = 2048  # F
+    image_class_size: int = 1601  # K
+    score: str = "cosine"  # of image and text: "cosine", or the paper's "match" head
+    temperature: float = 0.07  # learned from here on
+    init: str = ""  # a Hugging Face folder to start from; random if empty
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The corpora, and how often each kind comes."""
+
+    tokenizer: str = ""
+    texts: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    pairs: list[str] = field(default_factory=list)
+    heldout_pairs: list[str] = field(default_factory=list)  # never trained on
+    text_weight: int = 1
+    image_weight: int = 1
+    pair_weight: int = 5
+    max_regions: int = 100
+    max_tokens: int = 512  # with [CLS] and [SEP]
+    workers: int = 1  # threads that build batches ahead; 0 = in the training loop
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """How much goes into a step. None of it depends on the number of ranks."""
+
+    samples: int = 256  # per optimizer step, all kinds together
+    rows: int = 8  # packed rows per micro-step over all ranks; the ranks must divide it
+    tokens_per_row: int = 8192  # the most positions of a row: more micro-steps are made beyond it
+    round_to: int = 64  # rows are padded to a multiple of this
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorruptionConfig:
+    """What is hidden from the model (PAPER 3.1, 3.2)."""
+
+    mlm_probability: float = 0.15
+    span_geometric_p: float = 0.2
+    span_max_words: int = 10
+    seq2seq_share: float = 0.5  # of texts and captions; the others get MLM
+    seq2seq_ratio: float = 0.25  # of a text's tokens
+    fragment_min: int = 4
+    fragment_max: int = 32
+    region_probability: float = 0.15
+    region_overlap: float = 0.3  # regions that overlap a masked anchor more than this go with it
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastConfig:
+    """Cross-modal contrastive learning (PAPER 3.3)."""
+
+    captions: int = 1  # individually encoded captions per pair, all positives of its image
+    joint_positives: int = 1  # further captions, jointly encoded with the image
+    joint_negatives: int = 1  # captions of other images, jointly encoded with it
+    in_batch_negatives: bool = True  # the similarity matrix over the data-parallel group
+    softmax: str = "separate"  # scored pairs and matrix: one softmax each, or "shared"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the objectives; 0 switches one off (it still runs, every step, on every rank)."""
+
+    mlm: float = 1.0
+    seq2seq: float = 1.0
+    mrfr: float = 1.0
+    mrc: float = 1.0
+    cmcl: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW, linear warm-up, linear decay to zero."""
+
+    lr: float = 5e-5
+    warmup_steps: int = 10_000
+    weight_decay: float = 0.01  # not on biases, LayerNorm and the temperature
+    beta1: float = 0.9
+    beta2: float = 0.98
+    eps: float = 1e-6
+    grad_clip: float = 1.0  # of the global norm; 0 = none
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The loop."""
+
+    steps: int = 500_000
+    precision: str = "bf16"  # or "fp32"
+    deepspeed: str = "ds_configs/zero3.json"  # empty: plain torch, one process
+    activation_checkpointing: bool = False
+    attention: str = "auto"  # backend of unimo_kernels.attention
+    log_every: int = 10
+    eval_every: int = 5000
+    save_every: int = 5000
+    keep_checkpoints: int = 3
+    heldout_candidates: int = 1000  # images and texts that held-out retrieval searches
+    threads: int = 0  # torch's own, per rank; 0 = torch's default
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A whole run."""
+
+    name: str = "run"
+    folder: str = "runs"
+    seed: int = 1
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
+    cmcl: ContrastConfig = field(default_factory=ContrastConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    @property
+    def run_folder(self) -> Path:
+        return Path(self.folder) / self.name
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The configuration in the TOML file ``path`` with ``section.key=value`` overrides, checked.
+
+    Values of overrides are TOML (``train.steps=30``, ``data.pairs=["a", "b"]``); what is no TOML is a string.
+
+    Raises:
+        ValueError: unreadable file, unknown key, wrong type, or values that do not go together.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no configuration at {path}; the built-in ones are in unimo_ds/configs")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not TOML: {error}") from error
+    for override in overrides:
+        _override(values, override)
+    config = config_from_dict(values)
+    check(config)
+    return config
+
+
+def config_from_dict(values: Mapping[str, Any]) -> RunConfig:
+    """The unchecked configuration that ``values`` (nested dicts) describes."""
+    return _build(RunConfig, values, "")
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ValueError(f"override {override!r} is not of the form key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, name = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"override {override!r}: {section} is a value, not a section")
+    values[name] = value
+
+
+def _build(cls: type[Any], values: Mapping[str, Any], prefix: str) -> Any:
+    hints = get_type_hints(cls)
+    for name in values:
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, n=1, cutoff=0.0)
+            raise ValueError(
+                f"unknown key {prefix}{name}; the nearest known one is {prefix}{near[0]}"
+            )
+    arguments = {}
+    for name, value in values.items():
+        kind = hints[name]
+        if dataclasses.is_dataclass(kind):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{prefix}{name} is a section, not the value {value!r}")
+            arguments[name] = _build(kind, value, f"{prefix}{name}.")
+        else:
+            arguments[name] = _typed(kind, value, prefix + name)
+    return cls(**arguments)
+
+
+def _typed(kind: type | GenericAlias, value: Any, name: str) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if get_origin(kind) is list:
+        if isinstance(value, list) and all(isinstance(item, get_args(kind)[0]) for item in value):
+            return value
+    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):  # type: ignore[arg-type]
+        return value
+    expected = getattr(kind, "__name__", str(kind)) if get_origin(kind) is None else str(kind)
+    raise ValueError(f"{name} = {value!r} is {type(value).__name__}, expected {expected}")
+
+
+def check(config: RunConfig) -> None:
+    """Refuses values that cannot work.
+
+    Raises:
+        ValueError: with both numbers and the remedy.
+    """
+    _check_model(config)
+    _check_data(config)
+    _check_choices(config)
+    _check_ranges(config)
+
+
+def _check_model(config: RunConfig) -> None:
+    model = config.model
+    if model.hidden_size % model.num_attention_heads:
+        raise ValueError(
+            f"model.hidden_size {model.hidden_size} is not a multiple of model.num_attention_heads "
+            f"{model.num_attention_heads}: change one of them"
+        )
+    words = model.max_position_embeddings - 2
+    if config.data.max_tokens > words:
+        raise ValueError(
+            f"data.max_tokens {config.data.max_tokens} is more than the {words} words that "
+            f"model.max_position_embeddings {model.max_position_embeddings} can place (two are the "
+            "offset): lower the one or raise the other"
+        )
+
+
+def _check_data(config: RunConfig) -> None:
+    data = config.data
+    if not data.tokenizer:
+        raise ValueError("data.tokenizer is empty: name the file that `unimo-prep tokenizer` wrote")
+    for kind in ("text", "image", "pair"):
+        weight, corpora = getattr(data, f"{kind}_weight"), getattr(data, f"{kind}s")
+        if weight < 0:
+            raise ValueError(f"data.{kind}_weight {weight} is negative; 0 leaves {kind}s out")
+        if weight and not corpora:
+            raise ValueError(
+                f"data.{kind}_weight is {weight} but data.{kind}s names no corpus: add one or set "
+                f"data.{kind}_weight=0"
+            )
+    if not data.text_weight + data.image_weight + data.pair_weight:
+        raise ValueError("all three of data.text_weight, image_weight and pair_weight are 0")
+    longest = data.max_regions + 1 + 2 * data.max_tokens
+    samples = 2 + config.cmcl.captions + config.cmcl.joint_positives + config.cmcl.joint_negatives
+    if config.batch.tokens_per_row < longest * samples:
+        raise ValueError(
+            f"batch.tokens_per_row {config.batch.tokens_per_row} cannot hold one pair with all that is "
+            f"encoded for it, up to {longest * samples} positions: raise it, or lower data.max_tokens, "
+            "data.max_regions or the counts under cmcl"
+        )
+
+
+def _check_choices(config: RunConfig) -> None:
+    for name, value, choices in (
+        ("model.score", config.model.score, ("cosine", "match")),
+        ("cmcl.softmax", config.cmcl.softmax, ("separate", "shared")),
+        ("train.precision", config.train.precision, ("bf16", "fp32")),
+        ("train.attention", config.train.attention, ("auto", "sdpa", "reference")),
+    ):
+        if value not in choices:
+            raise ValueError(f"{name} = {value!r}, expected one of {', '.join(choices)}")
+
+
+_POSITIVE = (
+    "model.vocab_size model.hidden_size model.num_hidden_layers model.num_attention_heads "
+    "model.intermediate_size model.image_feature_size model.image_class_size model.temperature "
+    "data.max_regions data.max_tokens batch.samples batch.rows batch.tokens_per_row batch.round_to "
+    "corruption.span_max_words corruption.fragment_min optim.lr optim.eps train.steps train.log_every "
+    "train.eval_every train.save_every train.keep_checkpoints train.heldout_candidates"
+)
+_NOT_NEGATIVE = (
+    "data.workers cmcl.captions cmcl.joint_positives cmcl.joint_negatives loss.mlm loss.seq2seq "
+    "loss.mrfr loss.mrc loss.cmcl optim.warmup_steps optim.weight_decay optim.grad_clip train.threads"
+)
+_PROBABILITIES = (
+    "model.hidden_dropout_prob model.attention_probs_dropout_prob corruption.mlm_probability "
+    "corruption.span_geometric_p corruption.seq2seq_share corruption.seq2seq_ratio "
+    "corruption.region_probability corruption.region_overlap optim.beta1 optim.beta2"
+)
+
+
+def _check_ranges(config: RunConfig) -> None:
+    def value_of(name: str) -> float:
+        section, key = name.split(".")
+        return getattr(getattr(config, section), key)
+
+    for name in _POSITIVE.split():
+        if not value_of(name) > 0:
+            raise ValueError(f"{name} = {value_of(name)}, expected more than 0")
+    for name in _NOT_NEGATIVE.split():
+        if not value_of(name) >= 0:
+            raise ValueError(f"{name} = {value_of(name)}, expected 0 or more")
+    for name in _PROBABILITIES.split():
+        if not 0 <= value_of(name) <= 1:
+            raise ValueError(f"{name} = {value_of(name)}, expected a share between 0 and 1")
+    corruption, optim, train = config.corruption, config.optim, config.train
+    if corruption.fragment_min > corruption.fragment_max:
+        raise ValueError(
+            f"corruption.fragment_min {corruption.fragment_min} is more than fragment_max "
+            f"{corruption.fragment_max}"
+        )
+    if optim.warmup_steps >= train.steps:
+        raise ValueError(
+            f"optim.warmup_steps {optim.warmup_steps} does not end before train.steps {train.steps}: "
+            "lower the one or raise the other"
+        )

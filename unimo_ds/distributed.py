@@ -1,0 +1,77 @@
+"""The data-parallel group: who we are, sums over it, and a gather that carries gradients."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def launched_ranks() -> int:
+    """Ranks that the launcher announced (deepspeed, torchrun, srun set the variables); 1 for a plain process."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def summed(values: Sequence[float], device: torch.device | str = "cpu") -> list[float]:
+    """Each value summed over the ranks, in float64."""
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+    return [float(value) for value in tensor.tolist()]
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """``value`` of every rank, in rank order. For small things: it is pickled between our own ranks."""
+    if not dist.is_initialized():
+        return [value]
+    gathered: list[Any] = [None] * world_size()
+    dist.all_gather_object(gathered, value)
+    return gathered
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """``x`` [n_r, ...] of every rank, one behind the other; gradients flow back to the rank they belong to.
+
+    The ranks may hold different numbers of rows, zero included. With L = sum over ranks of the
+    losses that each computes from the gathered rows, the gradient that a rank gets is that of L.
+    """
+    if not dist.is_initialized() or world_size() == 1:
+        return x
+    sizes = torch.zeros(world_size(), dtype=torch.int64, device=x.device)
+    sizes[rank()] = len(x)
+    dist.all_reduce(sizes)
+    gathered: Tensor = _GatherRows.apply(x, sizes.tolist())
+    return gathered
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sizes: list[int]) -> Tensor:
+        ctx.sizes = sizes
+        padded = x.new_zeros(max(sizes), *x.shape[1:])
+        padded[: len(x)] = x
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        total = grad.contiguous()
+        dist.all_reduce(total)
+        start = sum(ctx.sizes[: rank()])
+        return total[start : start + ctx.sizes[rank()]], None

@@ -1,0 +1,37 @@
+"""Words and regions to hidden states, on one packed row.
+
+Legend: T positions · R regions · F feature width · D hidden width
+"""
+
+from torch import Tensor, nn
+
+from unimo_ds.batch import Batch
+from unimo_ds.model.configuration import UnimoConfig
+
+
+class UnimoEmbeddings(nn.Module):
+    """Dropout(LayerNorm(word + position)), and at regions Dropout(LayerNorm(FC(feature) + FC(box))).
+
+    Regions have neither a position nor a type embedding; [IMG] is a region like the others. A masked
+    region keeps its box and loses its feature. Both halves always run, on length zero if need be: a
+    weight that one rank gathers under ZeRO-3 and another does not would block both.
+    """
+
+    def __init__(self, config: UnimoConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.region_feature = nn.Linear(config.image_feature_size, config.hidden_size)
+        self.region_box = nn.Linear(5, config.hidden_size)
+        self.region_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Hidden states [T, D]; at padding positions they are those of the padding word."""
+        hidden_TD = self.word_embeddings(batch.word_ids) + self.position_embeddings(batch.position_ids)
+        hidden_TD = self.dropout(self.layer_norm(hidden_TD))
+        seen_RF = batch.features.masked_fill(batch.region_masked[:, None], 0)
+        region_RD = self.region_feature(seen_RF) + self.region_box(batch.boxes.to(seen_RF.dtype))
+        region_RD = self.dropout(self.region_layer_norm(region_RD))
+        return hidden_TD.index_copy(0, batch.region_at, region_RD)

@@ -1,0 +1,131 @@
+"""CMCL: -log( Σ_positives exp(s) / Σ_all exp(s) ) per anchor, both forms of it (PAPER 3.3).
+
+(a) scored pairs: image and text encoded jointly; the anchor is a group of them;
+(b) the similarity matrix between individually encoded images and texts of all ranks; same group id
+    = positive; every image and every text that has a positive is an anchor.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from unimo_kernels.similarity import similarity_logsumexp
+
+from unimo_ds.batch import Batch
+from unimo_ds.config import ContrastConfig
+from unimo_ds.distributed import gather_rows
+from unimo_ds.objectives.language import Term
+
+
+class Masses(NamedTuple):
+    """Per anchor, log Σ exp(score) over everything in its softmax and over its positives."""
+
+    all_A: Tensor
+    positive_A: Tensor
+
+
+class Sides(NamedTuple):
+    """Individually encoded images and texts, as the similarity matrix takes them."""
+
+    images_ID: Tensor
+    texts_JD: Tensor
+    image_group_I: Tensor
+    text_group_J: Tensor
+
+
+def contrastive_term(
+    scores_S: Tensor, sides: Sides, scale: Tensor, batch: Batch, config: ContrastConfig
+) -> Term:
+    """The sum over this rank's anchors.
+
+    Args:
+        scores_S: of the jointly encoded pairs, already divided by the temperature.
+        sides: this rank's images and texts; score(i, j) = scale * <image_i, text_j>.
+        scale: [] one over the temperature.
+    """
+    pairs = scored_pair_masses(scores_S, batch.pair_group, batch.pair_positive)
+    images, texts = matrix_masses(sides, scale, config.in_batch_negatives)
+    if config.softmax == "shared":
+        images = _shared(images, sides.image_group_I, scores_S, batch)
+        texts = _shared(texts, sides.text_group_J, scores_S, batch)
+        return _term(images, texts)
+    return _term(images, texts, pairs)
+
+
+def scored_pair_masses(scores_S: Tensor, group_S: Tensor, positive_S: Tensor) -> Masses:
+    """Form (a): one anchor per group, told of at its first pair; elsewhere -inf, which counts nothing."""
+    same_SS = group_S[:, None] == group_S[None, :]
+    earlier_SS = torch.ones_like(same_SS).tril(-1)
+    first_S = ~(same_SS & earlier_SS).any(dim=1)
+    member_SS = same_SS & first_S[:, None]
+    return Masses(
+        _masked_logsumexp(scores_S[None, :], member_SS),
+        _masked_logsumexp(scores_S[None, :], member_SS & positive_S[None, :]),
+    )
+
+
+def matrix_masses(sides: Sides, scale: Tensor, in_batch_negatives: bool) -> tuple[Masses, Masses]:
+    """Form (b): this rank's images against all ranks' texts, and its texts against all images."""
+    all_images, all_texts = gather_rows(sides.images_ID), gather_rows(sides.texts_JD)
+    image_groups, text_groups = gather_rows(sides.image_group_I), gather_rows(sides.text_group_J)
+    images = Masses(
+        *similarity_logsumexp(
+            sides.images_ID, all_texts, sides.image_group_I, text_groups, scale=scale
+        )
+    )
+    texts = Masses(
+        *similarity_logsumexp(
+            sides.texts_JD, all_images, sides.text_group_J, image_groups, scale=scale
+        )
+    )
+    if not in_batch_negatives:
+        return Masses(images.positive_A, images.positive_A), Masses(
+            texts.positive_A, texts.positive_A
+        )
+    return images, texts
+
+
+def count_anchors(batch: Batch, config: ContrastConfig) -> Tensor:
+    """int64 []: anchors of this rank, known before the forward; a positive always shares its anchor's rank."""
+    images = torch.isin(batch.image_group, batch.text_group).sum()
+    texts = torch.isin(batch.text_group, batch.image_group).sum()
+    pairs = batch.pair_group[batch.pair_positive].unique().numel()
+    return images + texts + (pairs if config.softmax == "separate" else 0)
+
+
+def _shared(own: Masses, group_A: Tensor, scores_S: Tensor, batch: Batch) -> Masses:
+    """One softmax for both forms: the scored pairs of an anchor's group join its row of the matrix."""
+    member_AS = group_A[:, None] == batch.pair_group[None, :]
+    joint_all = _masked_logsumexp(scores_S[None, :], member_AS)
+    joint_positive = _masked_logsumexp(scores_S[None, :], member_AS & batch.pair_positive[None, :])
+    return Masses(_logaddexp(own.all_A, joint_all), _logaddexp(own.positive_A, joint_positive))
+
+
+def _masked_logsumexp(scores_1S: Tensor, member_AS: Tensor) -> Tensor:
+    """[A]; -inf, with no gradient, where nothing is a member."""
+    scores_AS = torch.where(member_AS, scores_1S.float(), -torch.inf)
+    some_A = member_AS.any(dim=1)
+    safe_AS = torch.where(some_A[:, None], scores_AS, 0.0)
+    return torch.where(some_A, torch.logsumexp(_padded(safe_AS), dim=1), -torch.inf)
+
+
+def _padded(scores_AS: Tensor) -> Tensor:
+    # logsumexp over no columns at all has no maximum; one column of -inf gives it one.
+    return torch.cat([scores_AS, scores_AS.new_full((len(scores_AS), 1), -torch.inf)], dim=1)
+
+
+def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
+    """logaddexp whose gradient is 0, not NaN, where both are -inf."""
+    neither = torch.isneginf(a) & torch.isneginf(b)
+    total = torch.logaddexp(torch.where(neither, 0.0, a), torch.where(neither, 0.0, b))
+    return torch.where(neither, -torch.inf, total)
+
+
+def _term(*masses: Masses) -> Term:
+    all_A = torch.cat([mass.all_A for mass in masses])
+    positive_A = torch.cat([mass.positive_A for mass in masses])
+    anchor_A = ~torch.isneginf(positive_A)
+    log_share_A = torch.where(anchor_A, positive_A, 0.0) - torch.where(anchor_A, all_A, 0.0)
+    # Right = the positives hold more than half of the probability.
+    correct_A = anchor_A & (log_share_A > -0.6931)
+    return Term(-log_share_A.sum(), anchor_A.float().sum(), correct_A.float().sum())

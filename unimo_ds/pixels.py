@@ -1,0 +1,58 @@
+"""How a picture becomes regions without a model: normalised patches of pixels on a grid."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+# Mean and standard deviation of ImageNet's RGB values in [0, 1], the field's usual normalisation.
+PIXEL_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
+PIXEL_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelGrid:
+    """A picture is resized to ``grid * patch`` pixels a side and cut into ``grid * grid`` patches."""
+
+    grid: int = 7
+    patch: int = 16
+
+    def __post_init__(self) -> None:
+        if self.grid < 1 or self.patch < 1:
+            raise ValueError(f"grid {self.grid} and patch {self.patch} must both be 1 or more")
+
+    @property
+    def side(self) -> int:
+        return self.grid * self.patch
+
+    @property
+    def num_regions(self) -> int:
+        return self.grid * self.grid
+
+    @property
+    def feature_size(self) -> int:
+        return 3 * self.patch * self.patch
+
+    def features(self, image: Image.Image) -> np.ndarray:
+        """float32 [grid*grid, 3*patch*patch]: patches row by row, each patch rows, columns, RGB."""
+        resized = image.convert("RGB").resize((self.side, self.side), Image.Resampling.BILINEAR)
+        pixels = np.asarray(resized, dtype=np.float32) / 255.0
+        return self._cut((pixels - PIXEL_MEAN) / PIXEL_STD)
+
+    def _cut(self, pixels: np.ndarray) -> np.ndarray:
+        g, p = self.grid, self.patch
+        return pixels.reshape(g, p, g, p, 3).transpose(0, 2, 1, 3, 4).reshape(g * g, p * p * 3)
+
+    def picture(self, features: np.ndarray) -> Image.Image:
+        """The picture that ``features`` were cut from, as far as they hold it."""
+        g, p = self.grid, self.patch
+        pixels = features.astype(np.float32).reshape(g, g, p, p, 3).transpose(0, 2, 1, 3, 4)
+        pixels = pixels.reshape(self.side, self.side, 3) * PIXEL_STD + PIXEL_MEAN
+        return Image.fromarray((pixels.clip(0, 1) * 255 + 0.5).astype(np.uint8))
+
+    def boxes(self) -> np.ndarray:
+        """float32 [grid*grid, 5]: x1/W, y1/H, x2/W, y2/H, area share of each patch."""
+        row, column = np.divmod(np.arange(self.num_regions), self.grid)
+        edges = np.stack([column, row, column + 1, row + 1], axis=1) / self.grid
+        area = np.full((self.num_regions, 1), 1 / self.num_regions)
+        return np.concatenate([edges, area], axis=1).astype(np.float32)

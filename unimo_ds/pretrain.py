@@ -1,0 +1,85 @@
+"""Pre-trains a run: ``deepspeed --module unimo_ds.pretrain CONFIG.toml [key=value ...]``.
+
+torchrun, srun and a plain process work the same way. A run that has checkpoints continues from the newest.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from unimo_ds.config import RunConfig, load_config
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0 when trained, 2 when refused, 3 when a loss was not finite."""
+    parser = argparse.ArgumentParser(prog="unimo_ds.pretrain", description=__doc__)
+    parser.add_argument("config", help="the run's TOML; the built-in ones are in unimo_ds/configs")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.steps=30")
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="set an earlier run of this name aside and start at step 0",
+    )
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_intermixed_args(arguments)
+    try:
+        config = load_config(options.config, options.overrides)
+        run(config, fresh=options.fresh, command=sys.argv)
+    except ValueError as error:
+        print(f"unimo_ds.pretrain: {error}", file=sys.stderr)
+        return 2
+    except import_module("unimo_ds.train.loop").NonFinite as error:
+        print(f"unimo_ds.pretrain: {error}", file=sys.stderr)
+        return 3
+    return 0
+
+
+def run(config: RunConfig, *, fresh: bool, command: Sequence[str]) -> None:
+    """Builds the model and its engine and trains.
+
+    Raises:
+        ValueError: a configuration, corpus or checkpoint that does not go together.
+        NonFinite: a loss that is NaN or infinite.
+    """
+    # Below the arguments: torch and deepspeed take seconds, a wrong key should not.
+    import torch
+    import torch.distributed as dist
+
+    from unimo_ds.distributed import barrier, rank
+    from unimo_ds.train.engine import build_engine, start_deepspeed
+    from unimo_ds.train.loop import train
+    from unimo_ds.train.model import build_model
+
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    if config.train.deepspeed:
+        start_deepspeed()
+    try:
+        if rank() == 0:
+            prepare_run_folder(config, fresh=fresh, command=command)
+        barrier()
+        train(build_engine(build_model(config), config), config)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def prepare_run_folder(config: RunConfig, *, fresh: bool, command: Sequence[str]) -> None:
+    """Makes the run's folder and writes into it what is being run."""
+    folder = config.run_folder
+    if fresh and folder.exists():
+        folder.rename(folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}"))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
+    with (folder / "command.txt").open("a", encoding="utf-8") as file:
+        world = os.environ.get("WORLD_SIZE", "1")
+        file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} ranks={world} {shlex.join(command)}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

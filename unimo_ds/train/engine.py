@@ -1,0 +1,207 @@
+"""What moves the weights: DeepSpeed, or plain torch in one process, behind the same five verbs."""
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from unimo_ds.batch import Batch
+from unimo_ds.config import RunConfig
+from unimo_ds.distributed import launched_ranks
+from unimo_ds.objectives.pretraining import Losses
+from unimo_ds.train.optim import build_optimizer
+
+OWNED_BY_RUN_CONFIG = {
+    "train_batch_size": "batch.samples",
+    "train_micro_batch_size_per_gpu": "batch.rows",
+    "gradient_accumulation_steps": "batch.tokens_per_row",
+    "gradient_clipping": "optim.grad_clip",
+    "optimizer": "optim",
+    "scheduler": "optim.warmup_steps",
+    "bf16": "train.precision",
+    "fp16": "train.precision",
+    "activation_checkpointing": "train.activation_checkpointing",
+}
+"""What a DeepSpeed JSON must leave to the run's TOML: one number, one owner."""
+
+
+class Engine(Protocol):
+    """The model with what moves it. ``backward`` averages over the ranks."""
+
+    device: torch.device
+
+    def forward(self, batch: Batch) -> Losses: ...
+    def backward(self, loss: Tensor, *, last: bool) -> None: ...
+    def step(self, lr: float) -> float: ...
+    def train(self, mode: bool) -> None: ...
+    def save(self, folder: Path) -> None: ...
+    def load(self, folder: Path) -> None: ...
+
+
+def build_engine(model: nn.Module, config: RunConfig) -> Engine:
+    """DeepSpeed with the JSON that ``train.deepspeed`` names, or plain torch if it names none."""
+    if config.train.activation_checkpointing:
+        model.gradient_checkpointing_enable()
+    if config.train.deepspeed:
+        return DeepSpeedEngine(model, config)
+    if launched_ranks() > 1:
+        raise ValueError(
+            f"train.deepspeed is empty: plain torch is for 1 process, {launched_ranks()} were launched; "
+            "set train.deepspeed=ds_configs/zero1.json"
+        )
+    return PlainEngine(model, config)
+
+
+class PlainEngine:
+    """torch alone; what DeepSpeed's numbers are compared with."""
+
+    def __init__(self, model: nn.Module, config: RunConfig) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = model.to(self.device)
+        self.optimizer = build_optimizer(self.model, config.optim)
+        self._clip = config.optim.grad_clip or torch.inf
+        self._bf16 = config.train.precision == "bf16"
+
+    def forward(self, batch: Batch) -> Losses:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            losses: Losses = self.model(batch.to(self.device))
+        return losses
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        del last
+        loss.backward()
+
+    def step(self, lr: float) -> float:
+        set_learning_rate(self.optimizer, lr)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return float(norm)
+
+    def train(self, mode: bool) -> None:
+        self.model.train(mode)
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save(state, folder / PLAIN_STATES)
+
+    def load(self, folder: Path) -> None:
+        state = torch.load(folder / PLAIN_STATES, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+PLAIN_STATES = "plain_states.pt"
+
+
+class DeepSpeedEngine:
+    """ZeRO 0-3 as the JSON says; batch size, clipping, precision and schedule as the run says."""
+
+    def __init__(self, model: nn.Module, config: RunConfig) -> None:
+        deepspeed = start_deepspeed()
+        settings = deepspeed_settings(config)
+        self._dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+        optimizer = build_optimizer(model, config.optim)
+        self.engine, self.optimizer, _, _ = deepspeed.initialize(
+            model=model, optimizer=optimizer, config=settings
+        )
+        self.device = self.engine.device
+
+    def forward(self, batch: Batch) -> Losses:
+        losses: Losses = self.engine(batch.to(self.device, self._dtype))
+        return losses
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        self.engine.set_gradient_accumulation_boundary(last)
+        self.engine.backward(loss)
+
+    def step(self, lr: float) -> float:
+        set_learning_rate(self.optimizer, lr)
+        self.engine.step()
+        norm = self.engine.get_global_grad_norm()
+        return float("nan") if norm is None else float(norm)
+
+    def train(self, mode: bool) -> None:
+        self.engine.train(mode)
+
+    def save(self, folder: Path) -> None:
+        self.engine.save_checkpoint(str(folder.parent), tag=folder.name, save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        loaded, _ = self.engine.load_checkpoint(str(folder.parent), tag=folder.name)
+        if loaded is None:
+            raise ValueError(
+                f"DeepSpeed found no checkpoint in {folder}: restore it or use --fresh"
+            )
+
+
+def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def deepspeed_settings(config: RunConfig) -> dict[str, Any]:
+    """The JSON of ``train.deepspeed`` with what the run owns filled in.
+
+    Raises:
+        ValueError: no such file, no JSON, or a key in it that the TOML owns.
+    """
+    path = Path(config.train.deepspeed)
+    if not path.is_file():
+        raise ValueError(
+            f"no DeepSpeed configuration at {path}: set train.deepspeed, see ds_configs/"
+        )
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    for key, owner in OWNED_BY_RUN_CONFIG.items():
+        if key in settings:
+            raise ValueError(
+                f"{path} sets {key}, which {owner} of the run's TOML owns: remove it there"
+            )
+    return settings | {
+        # A rank's row is its micro-batch; the loop says when a step is full.
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": config.optim.grad_clip,
+        "bf16": {"enabled": config.train.precision == "bf16"},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 1_000_000_000,  # the loop prints
+    }
+
+
+def start_deepspeed() -> Any:
+    """The deepspeed module, its process group up; a plain process becomes a world of one."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if "RANK" not in os.environ:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": port}
+        os.environ.update({key: str(value) for key, value in alone.items()})
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
+    trust_weights_only()
+    import deepspeed  # slow to import, and it must see DS_ACCELERATOR
+
+    deepspeed.init_distributed("nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    return deepspeed
+
+
+def trust_weights_only() -> None:
+    """Makes every checkpoint, DeepSpeed's included, load tensors and nothing that runs code."""
+    # DeepSpeed asks for full pickles; this variable overrules it, and these two are all it needs.
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+
+    torch.serialization.add_safe_globals([LossScaler, ZeroStageEnum])

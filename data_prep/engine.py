@@ -1,7 +1,7 @@
-"""A build: pure tasks `slice of the input -> one shard + receipt`, then a manifest made of receipts.
+"""A build: pure tasks `slice of the input -> one shard + receipt`, then a manifest of the receipts.
 
-What is killed goes on with ``--resume``: a task whose receipt matches its slice is not done again. No
-byte depends on the number of workers or on where a build was interrupted.
+What is killed goes on with ``--resume``: a task whose receipt matches its slice is not done again.
+No byte depends on the number of workers or on where a build was interrupted.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from data_prep.pool import run_tasks
 from data_prep.quarantine import QUARANTINE_NAME, Bad, Reason, count_reasons
@@ -24,7 +24,7 @@ _SLICES = 16  # that a corpus smaller than that many full shards is cut into
 
 
 class TooManyBad(Exception):
-    """More records were quarantined than ``--max-bad`` allows; the build can go on with a higher one."""
+    """More records are bad than ``--max-bad`` allows; with a higher one the build can go on."""
 
 
 class Slice(NamedTuple):
@@ -38,7 +38,9 @@ class Slice(NamedTuple):
 class ShardMaker(Protocol):
     """Makes rows of records; picklable, and the same records always give the same rows."""
 
-    kind: str
+    @property
+    def kind(self) -> str:
+        """Of the corpus that the rows belong to."""
 
     def rows(self, records: Sequence[Any], bad: list[Bad]) -> Iterator[dict[str, Any]]:
         """Yields rows and appends what cannot be one to ``bad``."""
@@ -81,7 +83,7 @@ class Receipt:
 
 
 class _Task(NamedTuple):
-    index: int
+    number: int
     key: str
     slice: Slice
 
@@ -90,7 +92,7 @@ def is_complete(folder: Path, options: Options) -> bool:
     """Is the corpus in ``folder`` there already?
 
     Raises:
-        ValueError: ``folder`` is in use and ``--resume`` was not given, or another command filled it.
+        ValueError: ``folder`` is in use without ``--resume``, or another command filled it.
     """
     if not folder.exists() or not any(folder.iterdir()):
         return False
@@ -101,15 +103,15 @@ def is_complete(folder: Path, options: Options) -> bool:
     found = read_manifest(folder).command
     if found != options.command:
         raise ValueError(
-            f"{folder} holds a corpus made by `{' '.join(found)}`, not by `{' '.join(options.command)}`: "
-            "name a new folder"
+            f"{folder} holds a corpus made by `{' '.join(found)}`, not by "
+            f"`{' '.join(options.command)}`: name a new folder"
         )
     remove_receipts(folder)
     return True
 
 
 def start(folder: Path, parameters: dict[str, Any]) -> None:
-    """Makes ``folder`` ready for a build with these parameters, or checks that it was begun with them.
+    """Makes ``folder`` ready for a build with these parameters, or checks that it was begun so.
 
     Raises:
         ValueError: it was begun with others.
@@ -148,15 +150,14 @@ def build_shards(
     def missing() -> Iterator[_Task]:
         for index, piece in enumerate(slices):
             key = fingerprint_of([fingerprint, [list(r) for r in piece.records], list(piece.bad)])
-            path = _receipt_path(folder, index)
-            if not path.exists():
+            receipt = _receipt(folder, index)
+            if receipt is None:
                 yield _Task(index, key, piece)
                 continue
-            receipt = Receipt.read(path)
             if receipt.key != key:
                 raise ValueError(
-                    f"the input of shard {index} in {folder} has changed since the build was begun: "
-                    "delete the folder and build it anew"
+                    f"the input of shard {index} in {folder} has changed since the build was "
+                    "begun: delete the folder and build it anew"
                 )
             receipts.append(receipt)
             options.progress(receipt.size)
@@ -175,17 +176,17 @@ def finish(folder: Path, receipts: Sequence[Receipt], options: Options, **fields
         ValueError: nothing is left that could be a corpus.
     """
     bad = [entry for receipt in receipts for entry in receipt.bad]
-    write_bytes(folder / QUARANTINE_NAME, "".join(entry.to_line() for entry in bad).encode())
+    write_bytes(folder / QUARANTINE_NAME, _lines(bad))
     records = sum(receipt.records for receipt in receipts)
     if len(bad) > options.max_bad * records:
         raise TooManyBad(
-            f"{len(bad)} of {records} records are bad, more than --max-bad {options.max_bad:g} allows "
-            f"({_told(count_reasons(bad))}): see {folder / QUARANTINE_NAME}, then go on with --resume "
-            "and a higher --max-bad, or build anew from better input"
+            f"{len(bad)} of {records} records are bad, more than --max-bad {options.max_bad:g} "
+            f"allows ({_told(count_reasons(bad))}): see {folder / QUARANTINE_NAME}, then go on "
+            "with --resume and a higher --max-bad, or build anew from better input"
         )
     shards = [receipt.shard for receipt in receipts if receipt.shard]
     if not shards:
-        raise ValueError(f"the input of {folder} holds no record at all")
+        refuse_empty(folder, bad)
     manifest = Manifest(
         rows=sum(shard.rows for shard in shards),
         shards=shards,
@@ -198,6 +199,21 @@ def finish(folder: Path, receipts: Sequence[Receipt], options: Options, **fields
         leftover.unlink()
     write_bytes(folder / MANIFEST_NAME, manifest.to_json().encode())
     return manifest
+
+
+def refuse_empty(folder: Path, bad: Sequence[Bad]) -> NoReturn:
+    """Ends a build that has no row to write.
+
+    Raises:
+        TooManyBad: all records were bad; they are in the quarantine.
+        ValueError: there was none.
+    """
+    if not bad:
+        raise ValueError(f"the input of {folder} holds no record")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / QUARANTINE_NAME
+    write_bytes(path, _lines(bad))
+    raise TooManyBad(f"no record is left ({_told(count_reasons(bad))}): see {path}")
 
 
 def remove_receipts(folder: Path) -> None:
@@ -222,17 +238,33 @@ def cut(records: Sequence[Any], bad: Sequence[Bad], rows_per_shard: int) -> Iter
 
 def _make(folder: Path, maker: ShardMaker, task: _Task) -> Receipt:
     bad = list(task.slice.bad)
-    name = f"{maker.kind}-{task.index:05d}.arrow"
+    name = f"{maker.kind}-{task.number:05d}.arrow"
     shard = write_shard(folder, name, maker.kind, maker.rows(task.slice.records, bad))
     receipt = Receipt(
-        index=task.index,
+        index=task.number,
         key=task.key,
         records=len(task.slice.records) + len(task.slice.bad),
         shard=shard,
         bad=bad,
         size=task.slice.size,
     )
-    write_bytes(_receipt_path(folder, task.index), receipt.to_json().encode())
+    write_bytes(_receipt_path(folder, task.number), receipt.to_json().encode())
+    return receipt
+
+
+def _lines(bad: Sequence[Bad]) -> bytes:
+    return "".join(entry.to_line() for entry in bad).encode()
+
+
+def _receipt(folder: Path, index: int) -> Receipt | None:
+    """What an earlier run said of a slice, if the shard that it tells of is there."""
+    path = _receipt_path(folder, index)
+    if not path.exists():
+        return None
+    receipt = Receipt.read(path)
+    shard = receipt.shard
+    if shard and not (folder / shard.name).is_file():
+        return None
     return receipt
 
 

@@ -14,13 +14,15 @@ from data_prep.engine import (
     cut,
     finish,
     is_complete,
+    refuse_empty,
     remove_receipts,
     start,
 )
 from data_prep.images import Images, RegionPlan, make_images
 from data_prep.quarantine import Bad, BadRecord, Reason
-from data_prep.readers.images import picture_below
+from data_prep.readers.images import Picture, picture_below
 from data_prep.readers.pairs import Pair
+from data_prep.readers.region_tables import TableRow
 from data_prep.texts import cached_tokenizer
 from unimo_ds.data.schema import IMAGES_FOLDER, PAIRS, Manifest
 from unimo_ds.tokenizer import load_tokenizer
@@ -76,7 +78,9 @@ def group_by_picture(pairs: Sequence[Pair | Bad], image_root: Path | None) -> Gr
 
     Pairs of the same picture become one: its captions must never be each other's negatives.
     """
-    pictures, captions, bad = {}, {}, []
+    pictures: dict[str, Picture] = {}
+    captions: dict[str, Pair] = {}
+    bad: list[Bad] = []
     for pair in pairs:
         if isinstance(pair, Bad):
             bad.append(pair)
@@ -92,6 +96,25 @@ def group_by_picture(pairs: Sequence[Pair | Bad], image_root: Path | None) -> Gr
             continue
         add_captions(captions, picture.id, pair)
     return Grouped(Images(list(pictures.values()), []), captions, bad)
+
+
+def group_by_row(pairs: Sequence[Pair | Bad], rows: Sequence[TableRow], bad: list[Bad]) -> Grouped:
+    """Finds the row of a feature table for every pair, by the image's id; ``bad`` is the tables'.
+
+    Rows that no pair asks for are left out.
+    """
+    by_id = {row.id: row for row in rows}
+    captions: dict[str, Pair] = {}
+    lost = []
+    for pair in pairs:
+        if isinstance(pair, Bad):
+            lost.append(pair)
+        elif pair.image in by_id:
+            add_captions(captions, pair.image, pair)
+        else:
+            error = BadRecord(Reason.MISSING_IMAGE, f"no row {pair.image!r} in the feature tables")
+            lost.append(error.at(pair.source, pair.line, pair.image))
+    return Grouped(Images([by_id[name] for name in captions], bad), captions, lost)
 
 
 def add_captions(captions: dict[str, Pair], image: str, pair: Pair) -> None:
@@ -121,6 +144,8 @@ def build_pairs(
         return None
     if max_tokens < 1:
         raise ValueError(f"--max-tokens {max_tokens}: 1 at least")
+    if not grouped.images.records:
+        refuse_empty(folder, grouped.bad)
     fingerprint = load_tokenizer(tokenizer).fingerprint
     parameters = {"max_tokens": max_tokens, "tokenizer": fingerprint, "kind": PAIRS}
     start(folder, parameters)

@@ -36,7 +36,7 @@ class Bad(NamedTuple):
 
     reason: Reason
     source: str  # file or folder, as it was named
-    index: int  # line, row or number of the record there, from 1; 0 where it has none
+    line: int  # line, row or number of the record there, from 1; 0 where it has none
     record: str  # id of the record, as far as it has one
     detail: str
 
@@ -51,8 +51,8 @@ class BadRecord(Exception):
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail = reason, detail
 
-    def at(self, source: str, index: int, record: str = "") -> Bad:
-        return Bad(self.reason, source, index, record, self.detail)
+    def at(self, source: str, line: int, record: str = "") -> Bad:
+        return Bad(self.reason, source, line, record, self.detail)
 
 
 def count_reasons(entries: Iterable[Bad]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -11,13 +11,13 @@ from unimo_ds.tokenizer import WordTokenizer
 SHORTEST_LEFTOVER = 8
 """Tokens; a last row shorter than this shares evenly with the row before it."""
 
-_SENTENCE_END = re.compile(r"""(?<=[.!?…])["'”’)\]]*\s+|\s*\n\s*""")
+_SENTENCE_END = re.compile(r"""(?<=[.!?\u2026])["'\u201d\u2019)\]]*\s+|\s*\n\s*""")
 
 
 def sentences(text: str) -> list[str]:
     """The sentences and paragraphs of ``text``, white space within them made single spaces."""
     cuts = [0, *(m.end() for m in _SENTENCE_END.finditer(text)), len(text)]
-    pieces = (" ".join(text[a:b].split()) for a, b in zip(cuts, cuts[1:], strict=False))
+    pieces = (" ".join(text[a:b].split()) for a, b in pairwise(cuts))
     return [piece for piece in pieces if piece]
 
 
@@ -50,7 +50,7 @@ class Splitter:
         return [list(chain.from_iterable(row)) for row in rows]
 
     def _cut(self, piece: list[int]) -> list[list[int]]:
-        """A sentence that is longer than a row is cut before a word, or anywhere if there is none."""
+        """A sentence longer than a row is cut before a word, or anywhere if there is none."""
         parts = []
         while len(piece) > self._max_tokens:
             starts = np.flatnonzero(self._word_starts[piece[: self._max_tokens + 1]])

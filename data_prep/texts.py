@@ -87,7 +87,7 @@ def build_texts(
 
 
 def _slices(reader: DocumentReader, most_documents: int) -> Iterator[Slice]:
-    """How many rows a document makes is not known before it is tokenised, so documents are counted."""
+    """Documents are counted: how many rows they make is known only when they are tokenised."""
     documents: list[Document] = []
     bad: list[Bad] = []
     characters = position = 0

@@ -47,7 +47,7 @@ class HashingFile(io.RawIOBase):
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[HashingFile]:
-    """A file that gets its name when it is complete and on the disk; nothing is left if it fails."""
+    """A file that gets its name when it is complete and on the disk; nothing is left else."""
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
     try:
         with temporary.open("wb") as raw:
@@ -82,12 +82,11 @@ def write_shard(
     Record batches go to the disk as they fill, so memory holds one of them. No rows, no shard.
     """
     path, lengths = folder / name, []
-    with atomic_file(path) as file:
-        with pa.ipc.new_file(file, SCHEMAS[kind]) as writer:
-            remaining = iter(rows)
-            while chunk := tuple(islice(remaining, ROWS_PER_BATCH[kind])):
-                writer.write_batch(_record_batch(kind, chunk))
-                lengths += [row_length(kind, row) for row in chunk]
+    with atomic_file(path) as file, pa.ipc.new_file(file, SCHEMAS[kind]) as writer:
+        remaining = iter(rows)
+        while chunk := tuple(islice(remaining, ROWS_PER_BATCH[kind])):
+            writer.write_batch(_record_batch(kind, chunk))
+            lengths += [row_length(kind, row) for row in chunk]
     if not lengths:
         path.unlink()
         return None

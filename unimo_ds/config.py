@@ -116,6 +116,7 @@ class TrainConfig:
     """The loop."""
 
     steps: int = 500_000
+    stop_after: int = 0  # stop with a checkpoint after this step, as if killed; 0 = at the end
     precision: str = "bf16"  # or "fp32"
     deepspeed: str = "ds_configs/zero3.json"  # empty: plain torch, one process
     activation_checkpointing: bool = False
@@ -300,7 +301,8 @@ _POSITIVE = (
 )
 _NOT_NEGATIVE = (
     "data.workers cmcl.captions cmcl.joint_positives cmcl.joint_negatives loss.mlm loss.seq2seq "
-    "loss.mrfr loss.mrc loss.cmcl optim.warmup_steps optim.weight_decay optim.grad_clip train.threads"
+    "loss.mrfr loss.mrc loss.cmcl optim.warmup_steps optim.weight_decay optim.grad_clip train.threads "
+    "train.stop_after"
 )
 _PROBABILITIES = (
     "model.hidden_dropout_prob model.attention_probs_dropout_prob corruption.mlm_probability "

@@ -1,6 +1,7 @@
 """Writes the raw demo corpus: pictures, captions and prose, all of it a function of the seed."""
 
 import json
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -80,7 +81,7 @@ def _draw(seed: int, pictures: _Pictures) -> None:
         picture.save(pictures.folder / f"{index:05d}.png")
 
 
-def _write_lines(path: Path, values: list[dict[str, object]]) -> None:
+def _write_lines(path: Path, values: Sequence[Mapping[str, object]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps(value, ensure_ascii=False) + "\n" for value in values)
     path.write_text("".join(lines), encoding="utf-8")

@@ -23,7 +23,7 @@ _MENTION = re.compile(rf"\b({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})(?:e?s)?\b"
 
 
 def parse_caption(text: str) -> list[tuple[str, str]]:
-    """(colour, shape) of every thing that ``text`` names, in its order; repeated as often as named."""
+    """(colour, shape) of every thing that ``text`` names, in its order, repetitions too."""
     return [(m.group(1), m.group(2)) for m in _MENTION.finditer(text.lower())]
 
 

@@ -1,4 +1,4 @@
-"""Unpaired prose about the demo world: descriptions, little stories, facts, counting, comparisons."""
+"""Unpaired prose about the demo world: descriptions, stories, facts, counting, comparisons."""
 
 from collections.abc import Callable
 
@@ -36,7 +36,7 @@ def _description(rng: np.random.Generator) -> str:
     a, b, *rest = (scene.things[i] for i in rng.permutation(len(scene.things)))
     sentences = [
         f"the picture shows {noun_phrase(a, rng, 0.6)} and {noun_phrase(b, rng, 0.6)}.",
-        f"the {a.shape} is {a.colour} and the {b.shape} is {b.colour}.",
+        f"the first one is {a.colour} and the second one is {b.colour}.",
         f"the {' '.join(a.name)} is {where(a, b, rng)} the {' '.join(b.name)}.",
         f"so the {' '.join(b.name)} is {where(b, a, rng)} the {' '.join(a.name)}.",
     ]
@@ -48,11 +48,12 @@ def _description(rng: np.random.Generator) -> str:
 
 def _story(rng: np.random.Generator) -> str:
     name, other = (_NAMES[i] for i in rng.permutation(len(_NAMES))[:2])
-    (colour, shape), (colour_2, shape_2) = _name(rng), _name(rng)
+    (colour, shape), (colour_2, shape_2) = _two_names(rng)
     place = ("on the table", "in the garden", "under the bed", "behind the door")[rng.integers(4)]
     act = ("painted", "found", "cut out", "drew")[rng.integers(4)]
     return (
-        f"one day {name} {act} {_a(colour)} {shape} {place}. {other} came by and wanted to have it. "
+        f"one day {name} {act} {_a(colour)} {shape} {place}. "
+        f"{other} came by and wanted to have it. "
         f'"i will give you my {colour_2} {shape_2} for it," said {other}. '
         f"so {name} took the {colour_2} {shape_2} and {other} went home with the {colour} {shape}. "
         f"in the evening both of them were happy."
@@ -68,19 +69,20 @@ def _facts(rng: np.random.Generator) -> str:
 
 
 def _counting(rng: np.random.Generator) -> str:
-    (colour, shape), (colour_2, shape_2) = _name(rng), _name(rng)
+    (colour, shape), (colour_2, shape_2) = _two_names(rng)
     first, second = (int(n) for n in rng.integers(1, 4, size=2))
+    them = "it" if first == 1 else "them"
     box = ("box", "bag", "drawer", "basket")[rng.integers(4)]
     return (
         f"in the {box} there {_are(first)} {_many(first, colour, shape)}. "
-        f"somebody puts {_many(second, colour_2, shape_2)} beside {'it' if first == 1 else 'them'}. "
+        f"somebody puts {_many(second, colour_2, shape_2)} beside {them}. "
         f"now the {box} holds {_NUMBERS[first + second]} shapes in all. "
         f"without the {colour_2} ones, {_NUMBERS[first]} would be left."
     )
 
 
 def _comparison(rng: np.random.Generator) -> str:
-    (colour, shape), (colour_2, shape_2) = _name(rng), _name(rng)
+    (colour, shape), (colour_2, shape_2) = _two_names(rng)
     texture = ("striped", "dotted")[rng.integers(2)]
     return (
         f"{_a('big')} {colour} {shape} takes more room than {_a('small')} {colour_2} {shape_2}. "
@@ -95,8 +97,10 @@ def _pick(rng: np.random.Generator, choices: tuple[str, ...]) -> str:
     return choices[int(rng.integers(len(choices)))]
 
 
-def _name(rng: np.random.Generator) -> tuple[str, str]:
-    return _pick(rng, tuple(COLOURS)), _pick(rng, SHAPES)
+def _two_names(rng: np.random.Generator) -> list[tuple[str, str]]:
+    """Two colours and shapes that have neither in common."""
+    colours, shapes = rng.permutation(len(COLOURS))[:2], rng.permutation(len(SHAPES))[:2]
+    return [(tuple(COLOURS)[c], SHAPES[s]) for c, s in zip(colours, shapes, strict=True)]
 
 
 def _a(word: str) -> str:

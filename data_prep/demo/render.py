@@ -1,4 +1,4 @@
-"""How a scene of the demo world looks: drawn four times too large, then made smooth by shrinking."""
+"""How a scene of the demo world looks: drawn four times too large, then shrunk to be smooth."""
 
 from functools import cache
 from math import cos, pi, sin

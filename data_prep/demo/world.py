@@ -1,7 +1,8 @@
-"""What there is in the demo world: objects in the four cells of a picture, and which scene is whose.
+"""What there is in the demo world: things in the four cells of a picture, and whose a scene is.
 
-The world exists so that a small model can learn it in minutes and an evaluation can check every word
-that the model writes. A scene is a pure function of (seed, purpose, index), whatever else is made.
+The world exists so that a small model can learn it in minutes and an evaluation can check every
+word that the model writes. A scene is a pure function of (seed, purpose, index), whatever else is
+made.
 """
 
 import hashlib
@@ -104,7 +105,7 @@ def random_scene(rng: np.random.Generator) -> Scene:
 
 
 def scenes(seed: int, purpose: str, count: int) -> list[Scene]:
-    """The first ``count`` scenes of a purpose: all different, none of another purpose's descriptions.
+    """The first ``count`` scenes of a purpose: all different, none described as another purpose's.
 
     Scene i depends on the scenes before it only, so a larger ``count`` begins with the same ones.
 
@@ -128,7 +129,7 @@ def _next_scene(seed: int, purpose: str, index: int, taken: set[object]) -> Scen
         if split_of(scene.description) == purpose and taken.isdisjoint(_claims(scene, purpose)):
             return scene
     raise ValueError(
-        f"no {purpose} scene number {index} that differs from all before it: ask for fewer than {index}"
+        f"no {purpose} scene number {index} that differs from all before it: ask for fewer"
     )
 
 

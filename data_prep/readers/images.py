@@ -31,20 +31,20 @@ def read_pictures(
 ) -> tuple[list[Picture], list[Bad]]:
     """The pictures of folders (sub-folders too) and JSONL files, and the records that name none.
 
-    The id of a picture is its path below the folder or the JSONL file's root; with several sources the
-    name of the source stands in front.
+    The id of a picture is its path below the folder or the JSONL file's root; with several sources
+    the name of the source stands in front.
 
     Raises:
         ValueError: a source that is neither, or none of them names a picture.
     """
-    entries: list[tuple[str, Picture] | Bad] = []
+    entries: list[Picture | Bad] = []
     for source in sources:
         prefix = f"{source.resolve().name}/" if len(sources) > 1 else ""
         found = _of_folder(source) if source.is_dir() else _of_jsonl(source, image_root)
         entries += [e if isinstance(e, Bad) else e._replace(id=prefix + e.id) for e in found]
-    pictures, bad = unique((e for e in entries if not isinstance(e, Bad)))
+    pictures, bad = unique(e for e in entries if not isinstance(e, Bad))
     bad = [e for e in entries if isinstance(e, Bad)] + bad
-    if not pictures:
+    if not pictures and not bad:
         raise ValueError(f"no picture in {', '.join(map(str, sources))}")
     return pictures, bad
 

@@ -19,11 +19,11 @@ class Pair(NamedTuple):
 
 
 def read_pairs(source: Path, splits: Sequence[str] = ()) -> Iterator[Pair | Bad]:
-    """The pairs of one file, and entries for what cannot be one. Empty captions are among the entries.
+    """The pairs of one file, and entries for what cannot be one, empty captions among them.
 
     ``.jsonl`` holds ``{"image": name, "captions": [text, ...]}`` (or ``"caption": text``) on every
-    line; ``.json`` a list of such records, COCO's captions or Karpathy's splits. Where records have a
-    ``split``, ``splits`` names those to take; empty = all.
+    line; ``.json`` a list of such records, COCO's captions or Karpathy's splits. Where records
+    have a ``split``, ``splits`` names those to take; empty = all.
 
     Raises:
         ValueError: no such file, or JSON of another form.

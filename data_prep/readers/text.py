@@ -1,16 +1,17 @@
 """Documents out of .txt, .jsonl, .parquet files and saved Hugging Face dataset folders.
 
-A ``.txt`` file holds one document per paragraph if a blank line stands among its first MiB, else one
+A ``.txt`` file holds one document per paragraph if a blank line stands in its first MiB, else one
 per line. ``.gz`` and ``.xz`` may follow ``.txt`` and ``.jsonl``.
 """
 
 import gzip
 import json
 import lzma
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,8 +53,11 @@ class DocumentReader:
         names = Counter(file.name for file in self._files)
         for number, file in enumerate(self._files):
             label = file.name if names[file.name] == 1 else f"{number}/{file.name}"
-            for line, record in self._records(file):
-                yield self._document(file, label, line, record)
+            try:
+                for line, record in self._records(file):
+                    yield self._document(file, label, line, record)
+            except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+                raise ValueError(f"{file} is damaged: {error}") from error
             self._raw = None
             self._opened += file.stat().st_size
 
@@ -61,7 +65,7 @@ class DocumentReader:
         """(line, dict or text or BadRecord) of one file."""
         kind = _kind(file)
         if kind == ".parquet":
-            return _tables((b for b in pq.ParquetFile(file).iter_batches(columns=[self._field])))
+            return _tables(b for b in pq.ParquetFile(file).iter_batches(columns=[self._field]))
         if kind == ".arrow":
             return _tables(iter(pa.ipc.open_stream(pa.memory_map(str(file)))))
         return self._lines(file, kind)
@@ -83,7 +87,8 @@ class DocumentReader:
                 raise record
             text, name = record, f"{label}:{line}"
             if isinstance(record, dict):
-                text, name = record.get(self._field), str(record.get("id", name))
+                given = record.get("id")
+                text, name = record.get(self._field), name if given is None else str(given)
             if not isinstance(text, str):
                 raise BadRecord(Reason.MISSING_FIELD, f"no text in the field {self._field!r}")
             if not text.strip():
@@ -100,7 +105,7 @@ class DocumentReader:
 def unpacked(raw: IO[bytes], file: Path) -> IO[bytes]:
     """``raw`` itself, or what it holds if the name of the file ends in .gz or .xz."""
     if file.suffix == ".gz":
-        return gzip.GzipFile(fileobj=raw)
+        return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
     if file.suffix == ".xz":
         return lzma.LZMAFile(raw)
     return raw

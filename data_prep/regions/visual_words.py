@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from data_prep.writer import array_bytes
-
 VISUAL_WORDS_NAME = "visual_words.npy"
 MAX_CLASSES = 65_536
 """Class ids are stored as uint16."""
@@ -31,8 +29,8 @@ def fit_visual_words(features: np.ndarray, num_classes: int, seed: int) -> np.nd
 
     if len(features) < num_classes:
         raise ValueError(
-            f"--num-classes {num_classes} centres cannot be fitted on {len(features)} regions: lower it, "
-            "or give more pictures"
+            f"--num-classes {num_classes} centres cannot be fitted on {len(features)} regions: "
+            "lower it, or give more pictures"
         )
     with threadpool_limits(1):  # sums over threads would differ in their last bits
         model = MiniBatchKMeans(
@@ -40,12 +38,6 @@ def fit_visual_words(features: np.ndarray, num_classes: int, seed: int) -> np.nd
         )
         model.fit(features.astype(np.float32))
     return model.cluster_centers_.astype(np.float32)
-
-
-def words_bytes(words: np.ndarray) -> tuple[bytes, str]:
-    """The content of ``visual_words.npy`` and its SHA-256."""
-    data = array_bytes(words)
-    return data, hashlib.sha256(data).hexdigest()
 
 
 @cache

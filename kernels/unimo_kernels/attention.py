@@ -3,8 +3,8 @@
     out_i = sum_j p_ij v_j,   p_i = softmax over { j : segment_j = segment_i, order_j <= order_i }
                                     of q_i . k_j / sqrt(K)
 
-with dropout on p. A position of segment -1 (padding) sees nothing and is seen by nothing: its output
-and its gradients are zero.
+with dropout on p. A position of segment -1 (padding) sees nothing and is seen by nothing: its
+output and its gradients are zero.
 
 Legend: T positions · H heads · K head width · P slots (positions and blanks of all buckets) ·
 S segments of a bucket · L its length
@@ -40,7 +40,6 @@ _CUDA_KERNELS = [
 class Bucket(NamedTuple):
     """Segments of similar length, padded to one."""
 
-    start: int  # first slot
     segments: int  # S
     length: int  # L
     mask: Tensor | None  # bool, broadcastable to [S, 1, L, L]; None: everybody sees everybody
@@ -59,7 +58,7 @@ class AttentionLayout(NamedTuple):
 def attention_reference(
     q: Tensor, k: Tensor, v: Tensor, segment: Tensor, order: Tensor, dropout_p: float, seed: int
 ) -> Tensor:
-    """The specification, with all T x T scores in memory; accumulates in float32 (float64 if given)."""
+    """The specification, with all T x T scores in memory; float64 inputs stay float64."""
     wide = torch.promote_types(q.dtype, torch.float32)
     sees = (segment[:, None] == segment[None, :]) & (order[None, :] <= order[:, None])
     filled = segment != PADDING_SEGMENT
@@ -96,7 +95,7 @@ def attention_layout(segment: Tensor, order: Tensor) -> AttentionLayout:
         held_SL = column < lengths[chosen, None]
         rank_SL = torch.where(held_SL, starts[chosen, None] + column, 0)
         position_SL = by_segment[rank_SL].masked_fill(~held_SL, 0)
-        buckets.append(_bucket(start, held_SL, order[position_SL], device))
+        buckets.append(_bucket(held_SL, order[position_SL], device))
         slot_positions.append(position_SL.flatten())
         blanks.append(torch.nonzero(~held_SL.flatten()).flatten() + start)
         start += held_SL.numel()
@@ -119,7 +118,7 @@ def _group_by_length(lengths: list[int]) -> list[slice]:
     return groups
 
 
-def _bucket(start: int, held_SL: Tensor, order_SL: Tensor, device: torch.device) -> Bucket:
+def _bucket(held_SL: Tensor, order_SL: Tensor, device: torch.device) -> Bucket:
     segments, length = held_SL.shape
     own_first = order_SL[:, :1]  # a segment holds at least one position, and it comes first
     one_order = bool(((order_SL == own_first) | ~held_SL).all())
@@ -131,7 +130,7 @@ def _bucket(start: int, held_SL: Tensor, order_SL: Tensor, device: torch.device)
         mask = sees[:, None]
     elif bool(held_SL.all()):
         mask = None
-    return Bucket(start, segments, length, None if mask is None else mask.to(device))
+    return Bucket(segments, length, None if mask is None else mask.to(device))
 
 
 class _Move(torch.autograd.Function):
@@ -167,12 +166,15 @@ def _attention_sdpa(
     to_slots = layout[:4]
     to_row = (*layout[2:4], *layout[:2])
     q_PHK, k_PHK, v_PHK = (_Move.apply(x, *to_slots) for x in (q, k, v))
-    outputs = [q_PHK[:0]]
-    for bucket in layout.buckets:
-        shape = (bucket.segments, bucket.length, *q.shape[1:])
-        end = bucket.start + bucket.segments * bucket.length
+    if not layout.buckets:  # all three stay in the graph: on no rank may a weight miss its gradient
+        return _Move.apply(q_PHK + k_PHK + v_PHK, *to_row)
+    # The backward of split is one concatenation; that of a slice would fill all slots with zeros.
+    sizes = [bucket.segments * bucket.length for bucket in layout.buckets]
+    pieces = zip(q_PHK.split(sizes), k_PHK.split(sizes), v_PHK.split(sizes), strict=True)
+    outputs = []
+    for bucket, qkv in zip(layout.buckets, pieces, strict=True):
         q_SHLK, k_SHLK, v_SHLK = (
-            x[bucket.start : end].view(shape).transpose(1, 2) for x in (q_PHK, k_PHK, v_PHK)
+            x.unflatten(0, (bucket.segments, bucket.length)).transpose(1, 2) for x in qkv
         )
         # Only masks meet cuDNN's fault, but a bucket of equal lengths is not worth another kernel.
         kernels = sdpa_kernel(_CUDA_KERNELS) if q.is_cuda else contextlib.nullcontext()
@@ -180,7 +182,7 @@ def _attention_sdpa(
             out_SHLK = F.scaled_dot_product_attention(
                 q_SHLK, k_SHLK, v_SHLK, attn_mask=bucket.mask, dropout_p=dropout_p
             )
-        outputs.append(out_SHLK.transpose(1, 2).reshape(-1, *q.shape[1:]))
+        outputs.append(out_SHLK.transpose(1, 2).flatten(0, 1))
     return _Move.apply(torch.cat(outputs), *to_row)
 
 
@@ -216,7 +218,8 @@ def attention(
     """
     if not (q.ndim == 3 and q.shape == k.shape == v.shape):
         raise ValueError(
-            f"attention takes q, k, v [T, H, K] of one shape, not {_sizes(q)}, {_sizes(k)}, {_sizes(v)}"
+            f"attention takes q, k, v [T, H, K] of one shape, not {_sizes(q)}, {_sizes(k)}, "
+            f"{_sizes(v)}"
         )
     if not (segment.shape == order.shape == q.shape[:1]):
         raise ValueError(
@@ -228,7 +231,12 @@ def attention(
     )
     if name == "reference":
         return attention_reference(q, k, v, segment, order, dropout_p, seed)
-    return _attention_sdpa(q, k, v, layout or attention_layout(segment, order), dropout_p)
+    layout = layout or attention_layout(segment, order)
+    if q.device.type != "cpu" or q.dtype == torch.float64:
+        return _attention_sdpa(q, k, v, layout, dropout_p)
+    # torch's CPU kernel takes 12 times as long for a backward in bfloat16 as in float32.
+    with torch.autocast("cpu", enabled=False):
+        return _attention_sdpa(q.float(), k.float(), v.float(), layout, dropout_p).to(q.dtype)
 
 
 def _sizes(tensor: Tensor) -> list[int]:

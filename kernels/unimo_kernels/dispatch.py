@@ -31,7 +31,8 @@ def choose_backend(
         name, origin = automatic, AUTO
     if name not in known:
         raise ValueError(
-            f"{operation}: unknown backend {name!r} ({origin}), known are {', '.join((AUTO, *known))}"
+            f"{operation}: unknown backend {name!r} ({origin}), known are "
+            f"{', '.join((AUTO, *known))}"
         )
     _announce(operation, name, origin)
     return name

@@ -52,7 +52,13 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, a: Tensor, b: Tensor, group_a: Tensor, group_b: Tensor, scale: Tensor, weight: Tensor
+        ctx: Any,
+        a: Tensor,
+        b: Tensor,
+        group_a: Tensor,
+        group_b: Tensor,
+        scale: Tensor,
+        weight: Tensor,
     ) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(a.dtype, torch.float32)
         lse_all, lse_positive = a.new_empty(2, len(a), dtype=wide).unbind()
@@ -123,7 +129,8 @@ def similarity_logsumexp(
         group_a: int [M]. group_b: int [N].
         scale: number or one-element tensor (1 / temperature); a tensor gets its gradient.
         log_weight_b: float [N], added to every row (-inf hides a column); gets its gradient.
-        backend: ``reference``, ``chunked`` or ``auto`` (environment UNIMO_SIMILARITY, then chunked).
+        backend: ``reference``, ``chunked`` or ``auto`` (environment UNIMO_SIMILARITY, then
+            chunked).
 
     Returns:
         lse_all [M] and lse_positive [M], float32 (float64 for float64 inputs).
@@ -133,7 +140,8 @@ def similarity_logsumexp(
     """
     if not (a.ndim == b.ndim == 2 and a.shape[1] == b.shape[1]):
         raise ValueError(
-            f"similarity_logsumexp takes a [M, D] and b [N, D], not {list(a.shape)} and {list(b.shape)}"
+            f"similarity_logsumexp takes a [M, D] and b [N, D], not {list(a.shape)} and "
+            f"{list(b.shape)}"
         )
     if group_a.shape != a.shape[:1] or group_b.shape != b.shape[:1]:
         raise ValueError(

@@ -65,7 +65,10 @@ def make_scenes() -> list[dict]:
     for i in range(NUM_PAIRS):
         things = [(str(rng.choice(COLOURS)), str(rng.choice(SHAPES))) for _ in range(2)]
         names = [" ".join(thing) for thing in things]
-        captions = [f"a {names[0]} is left of a {names[1]}.", f"we see a {names[1]} & a {names[0]}."]
+        captions = [
+            f"a {names[0]} is left of a {names[1]}.",
+            f"we see a {names[1]} & a {names[0]}.",
+        ]
         objects = [{"colour": colour, "shape": shape} for colour, shape in things]
         scenes.append(
             {"image": f"heldout/{i:05d}.png", "captions": captions, "scene": {"objects": objects}}
@@ -78,7 +81,9 @@ def draw(scene: dict) -> Image.Image:
     pen = ImageDraw.Draw(picture)
     for i, thing in enumerate(scene["scene"]["objects"]):
         corners = (16 * i + 2, 9, 16 * i + 14, 22)
-        (pen.ellipse if thing["shape"] == "circle" else pen.rectangle)(corners, fill=thing["colour"])
+        (pen.ellipse if thing["shape"] == "circle" else pen.rectangle)(
+            corners, fill=thing["colour"]
+        )
     return picture
 
 
@@ -164,8 +169,9 @@ def write_model(folder: Path, vocab_size: int) -> None:
         initializer_range=0.2,
     )
     tensors = UnimoForImageTextRetrieval(config).state_dict()
-    tensors |= UnimoForConditionalGeneration(config).state_dict()
-    UnimoForImageTextRetrieval(config).save_pretrained(folder, state_dict=tensors)
+    written = UnimoForConditionalGeneration(config)
+    tensors |= written.state_dict()
+    written.save_pretrained(folder, state_dict=tensors)
 
 
 def write_run(folder: Path, pairs: Path) -> None:

@@ -1,5 +1,6 @@
 """The batches of a step on a rank, built ahead by threads; what they hold depends on (seed, step) alone."""
 
+import dataclasses
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -44,6 +45,8 @@ class Loader:
                 f"batch.rows {config.batch.rows} is not a multiple of the {world_size} ranks: set it to "
                 f"{-(-config.batch.rows // world_size) * world_size}, or start another number of ranks"
             )
+        if heldout:  # one caption per image, so that candidates are as many texts as images
+            config = dataclasses.replace(config, cmcl=dataclasses.replace(config.cmcl, captions=1))
         self.config, self.rank, self.world_size = config, rank, world_size
         folders = config.data.heldout_pairs if heldout else config.data.pairs
         self.samples = Samples(config, open_collection(folders, PairCorpus))

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
-from unimo_kernels.attention import attention_layout
 
 from unimo_ds.batch import Batch
 from unimo_ds.model.configuration import UnimoConfig
@@ -18,10 +17,11 @@ from unimo_ds.model.embeddings import UnimoEmbeddings
 from unimo_ds.model.encoder import PackedRow, UnimoEncoder, View
 from unimo_ds.model.heads import MatchHead, Temperature
 from unimo_ds.model.padded import Columns, check_padded, pack, pad_back
+from unimo_kernels.attention import attention_layout
 
 
 class UnimoPreTrainedModel(PreTrainedModel):
-    """What all UNIMO models share: the configuration, the initialisation, checkpointing per layer."""
+    """What all UNIMO models share: configuration, initialisation, checkpointing per layer."""
 
     config_class = UnimoConfig
     base_model_prefix = "unimo"
@@ -48,15 +48,16 @@ class UnimoPreTrainedModel(PreTrainedModel):
             init.ones_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, Temperature):
-            init.copy_(module.log_temperature, torch.tensor([self.config.initial_temperature]).log())
+            start = torch.tensor([self.config.initial_temperature]).log()
+            init.copy_(module.log_temperature, start)
 
 
 @dataclass
 class UnimoModelOutput(ModelOutput):
-    """``last_hidden_state`` [B, (1+R) + L, D]: [IMG] and regions, then words; zeros where nothing stands.
+    """``last_hidden_state`` [B, (1+R) + L, D]: [IMG] and regions, then words; zeros at blanks.
 
-    ``image_state`` and ``text_state`` [B, D] are the states of [IMG] and [CLS] (of the first word that
-    is there): zeros for a sample without them, None if no sample could have one.
+    ``image_state`` and ``text_state`` [B, D] are the states of [IMG] and [CLS] (of the first word
+    that is there): zeros for a sample without them, None if no sample could have one.
     """
 
     last_hidden_state: Tensor | None = None

@@ -13,8 +13,9 @@ class UnimoConfig(PretrainedConfig):
     """Sizes and constants of a UNIMO model; names as in Hugging Face's RoBERTa.
 
     ``max_position_embeddings`` counts two unused leading positions (RoBERTa's offset).
-    ``image_feature_size`` is F, ``image_class_size`` K. ``score`` says how image and text are compared:
-    ``cosine``, or the paper's ``match`` head; ``initial_temperature`` is where the learning of its temperature starts.
+    ``image_feature_size`` is F, ``image_class_size`` K. ``score`` says how image and text are
+    compared: ``cosine``, or the paper's ``match`` head; ``initial_temperature`` is where the
+    learning of its temperature starts.
     ``attention_backend`` names a backend of ``unimo_kernels.attention``.
 
     Raises:

@@ -10,11 +10,11 @@ from unimo_ds.model.configuration import UnimoConfig
 
 
 class UnimoEmbeddings(nn.Module):
-    """Dropout(LayerNorm(word + position)), and at regions Dropout(LayerNorm(FC(feature) + FC(box))).
+    """dropout(LN(word + position)), and at regions dropout(LN(FC(feature) + FC(box))).
 
-    Regions have neither a position nor a type embedding; [IMG] is a region like the others. A masked
-    region keeps its box and loses its feature. Both halves always run, on length zero if need be: a
-    weight that one rank gathers under ZeRO-3 and another does not would block both.
+    Regions have neither a position nor a type embedding; [IMG] is a region like the others. A
+    masked region keeps its box and loses its feature. Both halves always run, on length zero if
+    need be: a weight that one rank gathers under ZeRO-3 and another does not would block both.
     """
 
     def __init__(self, config: UnimoConfig) -> None:
@@ -29,8 +29,9 @@ class UnimoEmbeddings(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Hidden states [T, D]; at padding positions they are those of the padding word."""
-        hidden_TD = self.word_embeddings(batch.word_ids) + self.position_embeddings(batch.position_ids)
-        hidden_TD = self.dropout(self.layer_norm(hidden_TD))
+        word_TD = self.word_embeddings(batch.word_ids)
+        position_TD = self.position_embeddings(batch.position_ids)
+        hidden_TD = self.dropout(self.layer_norm(word_TD + position_TD))
         seen_RF = batch.features.masked_fill(batch.region_masked[:, None], 0)
         region_RD = self.region_feature(seen_RF) + self.region_box(batch.boxes.to(seen_RF.dtype))
         region_RD = self.dropout(self.region_layer_norm(region_RD))

@@ -7,9 +7,9 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
-from unimo_kernels.attention import AttentionLayout, attention
 
 from unimo_ds.model.configuration import UnimoConfig
+from unimo_kernels.attention import AttentionLayout, attention
 
 
 class View(Protocol):
@@ -64,7 +64,7 @@ class SelfAttention(nn.Module):
 
 
 class EncoderLayer(GradientCheckpointingLayer):
-    """x = LN(x + dropout(attention(x))); x = LN(x + dropout(down(gelu(up(x)))))  (post-LN, exact GELU)."""
+    """Post-LN: y = LN(x + dropout(attention(x))), LN(y + dropout(down(gelu(up(y)))))."""
 
     def __init__(self, config: UnimoConfig, layer: int) -> None:
         super().__init__()

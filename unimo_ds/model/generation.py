@@ -1,7 +1,7 @@
 """UnimoForConditionalGeneration: text or image (or both) to text, as prefix-LM.
 
-The source ([IMG] regions and/or [CLS] words [SEP]) sees itself; the target ([CLS] w1 w2 ..., position
-ids from the beginning again) sees the source and its own past. [CLS] predicts w1.
+The source ([IMG] regions and/or [CLS] words [SEP]) sees itself; the target ([CLS] w1 w2 ...,
+position ids from the beginning again) sees the source and its own past. [CLS] predicts w1.
 
 Legend: B samples · L source words · R regions · Y target words · C source columns · V words ·
 T positions · H heads · K head width
@@ -148,8 +148,8 @@ class UnimoForConditionalGeneration(UnimoPreTrainedModel, GenerationMixin):
         _, columns = pack(inputs, self.config)
         if cache.get_seq_length() != columns.filled.shape[1] - 1:
             raise ValueError(
-                f"past_key_values holds {cache.get_seq_length()} columns, source and target without "
-                f"its last word have {columns.filled.shape[1] - 1}: give the whole target so far"
+                f"past_key_values holds {cache.get_seq_length()} columns, source and target without"
+                f" its last word have {columns.filled.shape[1] - 1}: give the whole target so far"
             )
         last = inputs._replace(
             word_ids=inputs.word_ids[:, :0],

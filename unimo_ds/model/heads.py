@@ -1,7 +1,7 @@
 """What is asked of hidden states: words, features, classes, and how well image and text match.
 
-Every head takes the rows it is asked about, [N, D] with N = 0 allowed, and owns its weights: they are
-read inside its own forward only, where ZeRO-3 has gathered them.
+Every head takes the rows it is asked about, [N, D] with N = 0 allowed, and owns its weights: they
+are read inside its own forward only, where ZeRO-3 has gathered them.
 
 Legend: N rows asked · D hidden width · V words · S pairs · I images · J texts
 """
@@ -21,7 +21,7 @@ LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.001, 0.5
 
 
 class LanguageHead(nn.Module):
-    """Logits of the word at each row: decoder(LN(gelu(dense(h)))), decoder tied to the word embedding.
+    """Logits of the word at each row: decoder(LN(gelu(dense(h)))), tied to the word embedding.
 
     The decoder is a Linear that holds the embedding's own parameter, so that ZeRO-3, which follows
     parameters and not modules, gathers it here too.
@@ -66,7 +66,8 @@ class ClassHead(nn.Linear):
 class MatchScores(NamedTuple):
     """Scores of the match head, not yet divided by the temperature.
 
-    The score of image i and text t is ``weighted_image[i] @ text[t] + bias``; ``pair`` has its bias in it.
+    The score of image i and text t is ``weighted_image[i] @ text[t] + bias``; ``pair`` has its bias
+    in it.
     """
 
     pair: Tensor  # [S]
@@ -102,7 +103,7 @@ class Temperature(nn.Module):
 
 
 class _Clamp(torch.autograd.Function):
-    """A clamp that a value can leave again: only gradients that push further outward are dropped."""
+    """A clamp that can be left again: only gradients that push further outward are dropped."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:

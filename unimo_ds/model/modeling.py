@@ -130,7 +130,9 @@ class UnimoForImageTextRetrieval(RetrievalMixin, UnimoPreTrainedModel):
         """Scores [B] of jointly encoded pairs, divided by the temperature."""
         states = self.unimo(input_ids, attention_mask, features, boxes, region_mask)
         if states.image_state is None or states.text_state is None:
-            raise ValueError("a pair has both input_ids and features, see encode_images and encode_texts")
+            raise ValueError(
+                "a pair has input_ids and features; one alone: encode_images, encode_texts"
+            )
         image_BD = self.image_pooler(states.image_state)
         text_BD = self.text_pooler(states.text_state)
         return self.temperature() * self._scores(image_BD, text_BD)
@@ -142,7 +144,7 @@ class UnimoForImageTextRetrieval(RetrievalMixin, UnimoPreTrainedModel):
 
     @torch.no_grad()
     def score_matrix(self, image_ID: Tensor, text_JD: Tensor) -> Tensor:
-        """Scores [I, J], divided by the temperature, of what encode_images and encode_texts gave."""
+        """Scores [I, J] over the temperature, of what encode_images and encode_texts gave."""
         scale = self.temperature()
         if self.config.score == "cosine":
             return scale * (image_ID.float() @ text_JD.float().T)

@@ -136,7 +136,7 @@ def pack(inputs: PaddedInputs, config: UnimoConfig) -> tuple[Batch, Columns]:
 
 
 def _with_image_rows(inputs: PaddedInputs, image_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Features and boxes of the existing regions, each image's [IMG] = (mean, whole picture) first."""
+    """Features and boxes of the regions that exist, each image's [IMG] (mean, whole) first."""
     weight_BR1 = inputs.region_mask[..., None].to(inputs.features.dtype)
     kept = inputs.features.masked_fill(~inputs.region_mask[..., None], 0)
     mean_B1F = kept.sum(dim=1, keepdim=True) / weight_BR1.sum(dim=1, keepdim=True).clamp(min=1)

@@ -24,7 +24,7 @@ PROCESSOR_FILE = "processor_config.json"
 
 
 def hugging_face_tokenizer(words: WordTokenizer, max_length: int) -> PreTrainedTokenizerFast:
-    """``words`` as `transformers` knows tokenizers: [CLS] a [SEP], and [CLS] a [SEP] b [SEP] for pairs.
+    """``words`` for `transformers`: [CLS] a [SEP], and [CLS] a [SEP] b [SEP] for pairs.
 
     Args:
         words: the tokenizer of the corpora.
@@ -111,11 +111,12 @@ class UnimoProcessor:
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         if self.grid is None:
             raise ValueError(
-                "this model was trained on precomputed regions, which no picture can be turned into "
-                "here: give features and boxes of the detector that made them"
+                "this model was trained on precomputed regions, which pictures cannot be turned "
+                "into here: give features and boxes of the detector that made them"
             )
         pictures = [images] if isinstance(images, Image.Image) else list(images)
-        return [self.grid.features(picture) for picture in pictures], [self.grid.boxes()] * len(pictures)
+        boxes = self.grid.boxes()
+        return [self.grid.features(picture) for picture in pictures], [boxes] * len(pictures)
 
     def decode(self, ids: torch.Tensor | Sequence[int]) -> str:
         """The text of generated ids, without special tokens and the space in front."""
@@ -156,7 +157,7 @@ def _padded_regions(
     features: Sequence[np.ndarray], boxes: Sequence[np.ndarray]
 ) -> dict[str, torch.Tensor]:
     if len(features) != len(boxes):
-        raise ValueError(f"{len(features)} features and {len(boxes)} boxes: give one of each per sample")
+        raise ValueError(f"{len(features)} features and {len(boxes)} boxes: give one of each")
     for i, (feature, box) in enumerate(zip(features, boxes, strict=True)):
         if box.shape != (len(feature), 5):
             raise ValueError(

@@ -8,6 +8,7 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import Progress
+from transformers.utils import logging as transformers_logging
 
 from unimo_ds.data.shards import PairCorpus, open_corpus
 from unimo_ds.report.answering import ask
@@ -39,6 +40,7 @@ def main(
 ) -> None:
     """Writes one HTML page that needs no network, and summary.json beside it."""
     console = Console(stderr=True)
+    transformers_logging.disable_progress_bar()  # ours says more
     try:
         page = write_report(run_folder, model_folder, out, pairs, scenes, started, console)
     except ValueError as error:

@@ -13,7 +13,7 @@ from unimo_ds.report.charts import percent, short_number
 from unimo_ds.report.gallery import Gallery
 from unimo_ds.report.machine import machine, versions
 from unimo_ds.report.metrics_file import Run, ends, series
-from unimo_ds.report.pictures import data_uri, heat_map_picture
+from unimo_ds.report.pictures import colours_of, data_uri, heat_map_picture
 from unimo_ds.report.scoring import RECALL_AT
 from unimo_ds.report.summary import Summary
 
@@ -30,7 +30,7 @@ class HeatMap(NamedTuple):
     """The similarity matrix as a picture, one pixel an entry, and its scale."""
 
     picture: str  # data URI
-    scale: str  # data URI of the colours, high to low
+    scale: str  # a CSS gradient, high to low
     low: str
     high: str
     size: int
@@ -140,7 +140,7 @@ def _result_cards(summary: Summary) -> list[Card]:
             found.append(Card(f"{title} R@1", percent(share), chance))
     accuracy = summary.caption["object_colour_accuracy"]
     if accuracy is not None:
-        found.append(Card("Captions right", percent(accuracy), "every object and colour they name"))
+        found.append(Card("Captions right", percent(accuracy), "they name only what is there"))
     return found
 
 
@@ -161,12 +161,12 @@ def heat_map(similarity: np.ndarray) -> HeatMap:
     """``similarity`` [N images, N texts] between its 0.5th and 99.5th percentile."""
     low, high = (float(edge) for edge in np.nanpercentile(similarity, (0.5, 99.5)))
     high = max(high, float(np.nanmedian(np.diagonal(similarity))))
-    scale = np.linspace(1, 0, 64)[:, None]
+    scale = [f"rgb({r},{g},{b})" for r, g, b in colours_of(np.linspace(1, 0, 9)).tolist()]
     apart = ~np.eye(len(similarity), dtype=bool)
     others = similarity[apart].mean() if apart.any() else np.nan
     return HeatMap(
         data_uri(heat_map_picture(similarity, low, high), exact=True),
-        data_uri(heat_map_picture(scale, 0, 1), exact=True),
+        f"linear-gradient({', '.join(scale)})",
         f"{low:.2f}",
         f"{high:.2f}",
         len(similarity),

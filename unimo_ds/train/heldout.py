@@ -16,7 +16,7 @@ DEPTHS = (1, 5, 10)
 def evaluate(engine: Engine, loader: Loader, config: RunConfig) -> Metrics:
     """Losses by objective over the held-out pairs, and R@1/5/10 among them in both directions.
 
-    Images and texts are encoded individually; each image has ``cmcl.captions`` of its captions among the
+    Images and texts are encoded individually; each image has one of its captions among the
     candidates. The choice of captions and masks is the same at every evaluation.
     """
     engine.train(False)

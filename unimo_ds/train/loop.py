@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -46,9 +46,10 @@ def train(engine: Engine, config: RunConfig) -> None:
         log = MetricsLog(config.run_folder)
         stack.callback(log.close)
         advance = stack.enter_context(progress(start, config.train.steps))
-        batches = loader.steps(start, config.train.steps)
+        stop = min(config.train.stop_after or config.train.steps, config.train.steps)
+        batches = loader.steps(start, stop)
         tally = Tally()
-        for step in range(start, config.train.steps):
+        for step in range(start, stop):
             micro_steps = clock.wait_for(batches)
             lr = learning_rate(step, config.train.steps, config.optim)
             grad_norm = train_step(engine, micro_steps, step, lr, config, tally)
@@ -59,11 +60,13 @@ def train(engine: Engine, config: RunConfig) -> None:
                 say(log_line(done, config.train.steps, metrics))
                 tally = Tally()
             if heldout and (done % config.train.eval_every == 0 or done == config.train.steps):
-                metrics = {"seconds": clock.seconds()} | evaluate(engine, heldout, config)
+                with clock.paused():
+                    metrics = {"seconds": clock.seconds()} | evaluate(engine, heldout, config)
                 log.write("heldout", done, metrics)
                 say(f"heldout {log_line(done, config.train.steps, metrics)}")
-            if done % config.train.save_every == 0 or done == config.train.steps:
-                say(f"saved {save_checkpoint(engine, config, done, clock.seconds())}")
+            if done % config.train.save_every == 0 or done == stop:
+                with clock.paused():
+                    say(f"saved {save_checkpoint(engine, config, done, clock.seconds())}")
             advance()
 
 
@@ -147,6 +150,13 @@ class Clock:
         micro_steps = next(batches)
         self._waited += time.perf_counter() - start
         return micro_steps
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens here is not training: it counts in no lap."""
+        start = time.perf_counter()
+        yield
+        self._lap += time.perf_counter() - start
 
     def lap(self, tally: Tally) -> dict[str, float | None]:
         """The metrics of the steps since the last lap."""

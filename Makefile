@@ -1,0 +1,60 @@
+# Everything starts here, on a machine with Python 3.11+, make and gcc: each target makes its own .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One torch for machines without a GPU; with one, pip takes the newest CUDA build that pyproject allows.
+CPU_TORCH := torch==2.13.0
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -c GPU)
+DEMO := corpora/demo
+RUN := runs/demo
+PAIRS := --tokenizer $(DEMO)/tokenizer.json --max-tokens 126
+PIXELS := --regions pixels --grid 4 --patch 16 --num-classes 64
+WORDS := --visual-words $(DEMO)/pairs/images/visual_words.npy
+PRETRAIN := DS_ACCELERATOR=cpu $(BIN)/deepspeed --num_gpus 2 --module unimo_ds.pretrain unimo_ds/configs/demo.toml
+
+.PHONY: demo test bench lint install clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+ifeq ($(filter-out 0,$(GPU)),)
+	$(BIN)/pip install --quiet --retries 0 --timeout 15 --extra-index-url $(CPU_INDEX) $(CPU_TORCH)
+endif
+	$(BIN)/pip install --quiet -e .[dev]
+	touch $@
+
+# The corpora are built, a model is trained half way, resumed from its checkpoint, converted and shown.
+demo: install
+	date +%s > .demo-started
+	rm -rf $(DEMO) $(RUN)
+	$(BIN)/unimo-prep demo $(DEMO)/raw
+	$(BIN)/unimo-prep tokenizer $(DEMO)/tokenizer.json $(DEMO)/raw/texts/prose.jsonl \
+		$(DEMO)/raw/pairs/train.jsonl --vocab-size 512
+	$(BIN)/unimo-prep text $(DEMO)/texts $(DEMO)/raw/texts/prose.jsonl $(PAIRS)
+	$(BIN)/unimo-prep pairs $(DEMO)/pairs $(DEMO)/raw/pairs/train.jsonl $(PAIRS) $(PIXELS)
+	$(BIN)/unimo-prep images $(DEMO)/images $(DEMO)/raw/images $(PIXELS) $(WORDS)
+	$(BIN)/unimo-prep pairs $(DEMO)/heldout $(DEMO)/raw/pairs/heldout.jsonl $(PAIRS) $(PIXELS) $(WORDS)
+	$(BIN)/unimo-prep verify $(DEMO)/texts $(DEMO)/images $(DEMO)/pairs $(DEMO)/heldout
+	$(PRETRAIN) train.stop_after=100
+	$(PRETRAIN)
+	$(BIN)/unimo-convert zero $(RUN) $(RUN)/model
+	$(BIN)/python -m unimo_ds.report $(RUN) $(RUN)/model --out $(RUN)/report.html \
+		--scenes $(DEMO)/raw/pairs/heldout.jsonl --started $$(cat .demo-started)
+	rm .demo-started
+	@echo "Open $(RUN)/report.html in a browser; the numbers are in $(RUN)/summary.json"
+
+test: install
+	bash tests/run.sh $(BIN)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python -m benchmarks.run
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info runs corpora

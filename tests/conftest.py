@@ -1,0 +1,98 @@
+"""What many tests share: a small demo corpus, built by the real commands, and a run that fits it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unimo_ds.config import RunConfig, load_config
+
+ROOT = Path(__file__).parents[1]
+
+SMALL_RUN = """
+[model]
+vocab_size = 400
+hidden_size = 32
+num_hidden_layers = 2
+num_attention_heads = 2
+intermediate_size = 64
+hidden_dropout_prob = 0.0
+attention_probs_dropout_prob = 0.0
+max_position_embeddings = 130
+image_feature_size = 192
+image_class_size = 16
+
+[data]
+tokenizer = "{corpora}/tokenizer.json"
+texts = ["{corpora}/texts"]
+images = ["{corpora}/images"]
+pairs = ["{corpora}/pairs"]
+heldout_pairs = ["{corpora}/heldout"]
+max_regions = 16
+max_tokens = 128
+
+[batch]
+samples = 28
+rows = 4
+tokens_per_row = 2048
+
+[optim]
+lr = 1e-3
+warmup_steps = 4
+
+[train]
+steps = 20
+precision = "fp32"
+deepspeed = "{root}/ds_configs/zero3.json"
+log_every = 1
+eval_every = 10
+save_every = 10
+heldout_candidates = 16
+threads = 1
+"""
+
+
+def command_environment() -> dict[str, str]:
+    """For commands of ours in a process of their own: one thread, no GPU, importable from the tree."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
+    return os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": paths}
+
+
+def prep(*arguments: object) -> None:
+    """Runs `unimo-prep` and fails with what it said."""
+    command = [sys.executable, "-m", "data_prep.cli", *map(str, arguments)]
+    done = subprocess.run(command, env=command_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The four demo corpora, 60 pairs, 30 texts and 20 images small, in one folder."""
+    folder = tmp_path_factory.mktemp("corpora")
+    raw, words = folder / "raw", folder / "tokenizer.json"
+    prep("demo", raw, "--pairs", 60, "--texts", 30, "--images", 20, "--heldout", 16, "--seed", 3)
+    train = raw / "pairs" / "train.jsonl"
+    prep("tokenizer", words, raw / "texts" / "prose.jsonl", train, "--vocab-size", 400)
+    text = ("--tokenizer", words, "--max-tokens", 126)
+    pixels = ("--grid", 4, "--patch", 8, "--num-classes", 16)
+    shared = (*pixels, "--visual-words", folder / "pairs" / "images" / "visual_words.npy")
+    prep("text", folder / "texts", raw / "texts" / "prose.jsonl", *text)
+    prep("pairs", folder / "pairs", train, *text, *pixels)
+    prep("pairs", folder / "heldout", raw / "pairs" / "heldout.jsonl", *text, *shared)
+    prep("images", folder / "images", raw / "images", *shared)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_toml(corpora: Path) -> Path:
+    """A configuration file for the small corpora."""
+    path = corpora / "small.toml"
+    path.write_text(SMALL_RUN.format(corpora=corpora, root=ROOT), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_config(small_toml: Path) -> RunConfig:
+    return load_config(small_toml)

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +25,7 @@ from data_prep.texts import build_texts
 from data_prep.tokenizer import make_tokenizer
 from data_prep.verify import damage
 
-DAMAGED, USAGE_ERROR, TOO_MANY_BAD = 1, 2, 3
+FAILED, USAGE_ERROR, TOO_MANY_BAD = 1, 2, 3
 
 app = typer.Typer(
     help="Makes corpora for unimo_ds out of raw text, images and image-text pairs.",
@@ -200,7 +201,7 @@ def verify(corpora: Corpora) -> None:
         if not found:
             console.print(f"{folder}: [green]whole[/green]", soft_wrap=True)
     if problems:
-        raise typer.Exit(DAMAGED)
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -255,6 +256,12 @@ def main() -> None:
     except TooManyBad as error:
         console.print("stopped:", str(error), soft_wrap=True, markup=False)
         sys.exit(TOO_MANY_BAD)
+    except BrokenProcessPool:
+        told = (
+            "a worker was killed, perhaps for its memory: go on with --resume and fewer --workers"
+        )
+        console.print("error:", told, soft_wrap=True, markup=False)
+        sys.exit(FAILED)
     except (ValueError, OSError) as error:
         console.print("error:", str(error), soft_wrap=True, markup=False)
         sys.exit(USAGE_ERROR)

@@ -253,7 +253,8 @@ def _make(folder: Path, maker: ShardMaker, task: _Task) -> Receipt:
 
 
 def _lines(bad: Sequence[Bad]) -> bytes:
-    return "".join(entry.to_line() for entry in bad).encode()
+    # a file name may be no UTF-8
+    return "".join(entry.to_line() for entry in bad).encode(errors="backslashreplace")
 
 
 def _receipt(folder: Path, index: int) -> Receipt | None:

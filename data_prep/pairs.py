@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from data_prep.engine import (
     Options,
     Receipt,
@@ -24,6 +22,7 @@ from data_prep.readers.images import Picture, picture_below
 from data_prep.readers.pairs import Pair
 from data_prep.readers.region_tables import TableRow
 from data_prep.texts import cached_tokenizer
+from data_prep.writer import read_shard
 from unimo_ds.data.schema import IMAGES_FOLDER, PAIRS, Manifest
 from unimo_ds.tokenizer import load_tokenizer
 
@@ -174,7 +173,9 @@ def _join(
     grouped: Grouped, images_folder: Path, receipts: Sequence[Receipt]
 ) -> tuple[list[Captioned], list[Bad]]:
     """The pairs whose image was made, with its row; for the others the reason of their image."""
-    names = [name for receipt in receipts if receipt.shard for name in _ids(images_folder, receipt)]
+    shards = [receipt.shard for receipt in receipts if receipt.shard]
+    tables = [read_shard(images_folder / shard.name, [0]) for shard in shards]
+    names = [name for table in tables for name in table.column("id").to_pylist()]
     rows = {name: row for row, name in enumerate(names)}
     reasons = {bad.record: bad for receipt in receipts for bad in receipt.bad}
     records, lost = [], []
@@ -185,10 +186,3 @@ def _join(
             bad = reasons[name]
             lost.append(Bad(bad.reason, pair.source, pair.line, name, f"its image: {bad.detail}"))
     return records, lost
-
-
-def _ids(folder: Path, receipt: Receipt) -> list[str]:
-    assert receipt.shard is not None
-    with pa.memory_map(str(folder / receipt.shard.name)) as file:
-        reader = pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=[0]))
-        return reader.read_all().column("id").to_pylist()

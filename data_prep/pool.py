@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import chain, islice
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -30,7 +31,10 @@ def run_tasks(
     """
     if workers < 1:
         raise ValueError(f"--workers {workers}: at least one is needed")
-    if workers == 1:
+    tasks = iter(tasks)
+    first = list(islice(tasks, 2))
+    tasks = chain(first, tasks)
+    if workers == 1 or len(first) < 2:  # a worker takes a second to start
         with threadpool_limits(1):
             yield from map(function, tasks)
         return

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from data_prep.engine import RECEIPTS_FOLDER
 from data_prep.quarantine import QUARANTINE_NAME
 from data_prep.regions.visual_words import VISUAL_WORDS_NAME, sha256_of
+from data_prep.writer import read_shard
 from unimo_ds.data.schema import (
     IMAGES,
     PAIRS,
@@ -36,13 +37,6 @@ def damage(folder: Path) -> Iterator[str]:
         yield from broken
         if not found and not broken:  # else rows cannot be told apart from damage
             yield from _references(folder, manifest)
-
-
-def read_shard(path: Path, columns: list[int] | None = None) -> pa.Table:
-    """The rows of a shard, or some of their columns, memory-mapped."""
-    with pa.memory_map(str(path)) as file:
-        options = pa.ipc.IpcReadOptions(included_fields=columns)
-        return pa.ipc.open_file(file, options=options).read_all()
 
 
 def _shard(folder: Path, manifest: Manifest, shard: ShardRecord) -> Iterator[str]:

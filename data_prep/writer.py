@@ -104,6 +104,13 @@ def write_shard(
     )
 
 
+def read_shard(path: Path, columns: list[int] | None = None) -> pa.Table:
+    """The rows of a shard, or some of their columns, memory-mapped."""
+    with pa.memory_map(str(path)) as file:
+        options = pa.ipc.IpcReadOptions(included_fields=columns)
+        return pa.ipc.open_file(file, options=options).read_all()
+
+
 def row_length(kind: str, row: dict[str, Any]) -> int:
     """What the lengths file says of a row: tokens, regions, or tokens of all captions."""
     if kind == TEXTS:

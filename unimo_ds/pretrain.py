@@ -4,15 +4,19 @@ torchrun, srun and a plain process work the same way. A run that has checkpoints
 """
 
 import argparse
+import ctypes
 import os
 import shlex
 import sys
 import time
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 
 from unimo_ds.config import RunConfig, load_config
+
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+"""glibc's numbers for mallopt."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,6 +59,8 @@ def run(config: RunConfig, *, fresh: bool, command: Sequence[str]) -> None:
     from unimo_ds.train.loop import train
     from unimo_ds.train.model import build_model
 
+    if not torch.cuda.is_available():
+        keep_heap_compact()
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     if config.train.deepspeed:
@@ -67,6 +73,18 @@ def run(config: RunConfig, *, fresh: bool, command: Sequence[str]) -> None:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def keep_heap_compact() -> None:
+    """Gives large blocks of host memory back when they are freed.
+
+    Packed rows differ in length from step to step, and glibc raises its threshold with every large
+    block it frees, so the heap of a CPU run crept from 0.8 to 1.05 GiB in 120 steps of a small model.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:  # glibc only
+        mallopt(MMAP_THRESHOLD, 4 << 20)
+        mallopt(TRIM_THRESHOLD, 16 << 20)
 
 
 def prepare_run_folder(config: RunConfig, *, fresh: bool, command: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ The special ids are UNIMO's = fairseq's = RoBERTa's: [CLS] ``<s>`` 0, [PAD] 1, [
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class WordTokenizer:
                 f"{source} has {self.vocab_size} words, corpora hold at most {MAX_VOCAB_SIZE} (uint16)"
             )
         self.mask_id: int = mask_id
-        self.fingerprint = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()[:16]
+        self.fingerprint = _fingerprint(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without [CLS] and [SEP]."""
@@ -62,9 +63,13 @@ class WordTokenizer:
             starts[index] = _begins_word(token)
         return starts
 
+    def to_json(self) -> str:
+        """What ``tokenizer.json`` holds."""
+        return str(self._tokenizer.to_str(pretty=True))
+
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._tokenizer.save(str(path))
+        path.write_text(self.to_json(), encoding="utf-8")
 
 
 def load_tokenizer(path: str | Path) -> WordTokenizer:
@@ -115,6 +120,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> WordTokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return WordTokenizer(_assemble(tokenizer), "trained")
+
+
+def _fingerprint(tokenizer: Tokenizer) -> str:
+    # Of what decides the ids of words. A Hugging Face folder adds [CLS] and [SEP] around them.
+    values = json.loads(tokenizer.to_str())
+    for around in ("post_processor", "truncation", "padding"):
+        values.pop(around, None)
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _begins_word(token: str) -> bool:

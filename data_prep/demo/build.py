@@ -1,7 +1,9 @@
 """Writes the raw demo corpus: pictures, captions and prose, all of it a function of the seed."""
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -33,35 +35,38 @@ class _Pictures(NamedTuple):
 
 def build_demo(folder: Path, size: DemoSize, seed: int, workers: int) -> None:
     """Fills ``folder``: ``pairs/{train,heldout}.jsonl`` and their pictures, ``images/*.png``,
-    ``texts/prose.jsonl``.
+    ``texts/prose.jsonl``. It gets its name when it is whole.
 
     Raises:
         ValueError: ``folder`` is not empty, or the world has not so many scenes.
     """
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty: name a new folder for the demo corpus")
-    plan = {
-        TRAIN: (size.pairs, folder / "pairs" / TRAIN),
-        HELDOUT: (size.heldout, folder / "pairs" / HELDOUT),
-        IMAGES: (size.images, folder / "images"),
-    }
-    tasks = []
-    for purpose, (count, pictures) in plan.items():
-        pictures.mkdir(parents=True)
-        found = scenes(seed, purpose, count)
-        tasks += [
-            _Pictures(pictures, purpose, first, found[first : first + _CHUNK])
-            for first in range(0, count, _CHUNK)
-        ]
-        if purpose != IMAGES:
-            _write_lines(folder / "pairs" / f"{purpose}.jsonl", _pair_lines(seed, purpose, found))
-    prose = [
-        {"id": f"prose-{i:05d}", "text": paragraph(generator(seed, PROSE, i))}
-        for i in range(size.texts)
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    tasks = [
+        *_plan(unfinished / "pairs" / TRAIN, TRAIN, size.pairs, seed),
+        *_plan(unfinished / "pairs" / HELDOUT, HELDOUT, size.heldout, seed),
+        *_plan(unfinished / "images", IMAGES, size.images, seed),
     ]
-    _write_lines(folder / "texts" / "prose.jsonl", prose)
+    numbers = range(size.texts)
+    prose = [
+        {"id": f"prose-{i:05d}", "text": paragraph(generator(seed, PROSE, i))} for i in numbers
+    ]
+    _write_lines(unfinished / "texts" / "prose.jsonl", prose)
     for _ in run_tasks(partial(_draw, seed), tasks, workers):
         pass
+    os.replace(unfinished, folder)
+
+
+def _plan(folder: Path, purpose: str, count: int, seed: int) -> Iterator[_Pictures]:
+    """What is to be drawn into ``folder``; its captions, if it has any, are written at once."""
+    folder.mkdir(parents=True)
+    found = scenes(seed, purpose, count)
+    if purpose != IMAGES:
+        _write_lines(folder.with_suffix(".jsonl"), _pair_lines(seed, purpose, found))
+    for first in range(0, count, _CHUNK):
+        yield _Pictures(folder, purpose, first, found[first : first + _CHUNK])
 
 
 def _pair_lines(seed: int, purpose: str, found: list[Scene]) -> list[dict[str, object]]:

@@ -1,6 +1,7 @@
 """Which pictures there are: folders of them, and JSONL files that name them."""
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -66,8 +67,12 @@ def picture_below(root: Path, name: str, source: str, line: int) -> Picture:
     """The picture ``name`` in the folder ``root``, which it must not leave, by links neither.
 
     Raises:
-        BadRecord: path_escapes or missing_image.
+        BadRecord: path_escapes, missing_image or bad_utf8.
     """
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise BadRecord(Reason.BAD_UTF8, f"a name that is no UTF-8: {error}") from error
     try:
         real_root, real = os.path.realpath(root), os.path.realpath(os.path.join(root, name))
         if os.path.commonpath([real_root, real]) != real_root:
@@ -87,17 +92,12 @@ def open_picture(path: str) -> Image.Image:
         BadRecord: broken_image or decompression_bomb.
     """
     try:
-        with Image.open(path) as image:
-            pixels = image.width * image.height
-            if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
-                raise BadRecord(
-                    Reason.DECOMPRESSION_BOMB, f"{pixels} pixels, at most {Image.MAX_IMAGE_PIXELS}"
-                )
-            return image.convert("RGB")
-    except Image.DecompressionBombError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return image.convert("RGB")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadRecord(Reason.DECOMPRESSION_BOMB, str(error)) from error
-    except BadRecord:
-        raise
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ValueError...
         raise BadRecord(Reason.BROKEN_IMAGE, f"{type(error).__name__}: {error}") from error
 

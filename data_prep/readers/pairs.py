@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_prep.quarantine import Bad, BadRecord, Reason
-from data_prep.readers.text import parse_object
+from data_prep.readers.text import check_surrogates, parse_object
 
 
 class Pair(NamedTuple):
@@ -34,6 +34,8 @@ def read_pairs(source: Path, splits: Sequence[str] = ()) -> Iterator[Pair | Bad]
         try:
             if isinstance(record, BadRecord):
                 raise record
+            if source.suffix == ".json":  # `parse_object` has checked lines
+                check_surrogates(record)
             if splits and record.get("split") not in splits:
                 continue
             pair, bad = _pair(record, str(source), line)

@@ -122,11 +122,28 @@ def parse_object(line: bytes) -> dict[str, Any]:
         raise text
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: also numbers of 4300 digits and more
         raise BadRecord(Reason.BAD_JSON, str(error)) from error
     if not isinstance(value, dict):
         raise BadRecord(Reason.BAD_JSON, f"{type(value).__name__} instead of an object")
+    if "\\u" in text:
+        check_surrogates(value)
     return value
+
+
+def check_surrogates(value: object) -> None:
+    """Half a character, which JSON can write (``"\\ud83d"``), is no text.
+
+    Raises:
+        BadRecord: bad_utf8.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise BadRecord(Reason.BAD_UTF8, str(error)) from error
 
 
 def _files(path: Path) -> list[Path]:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from data_prep.cli import main
-from data_prep.verify import read_shard
+from data_prep.writer import read_shard
 from unimo_ds.data.schema import read_manifest
 from unimo_ds.tokenizer import train_tokenizer
 

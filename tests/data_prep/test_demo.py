@@ -40,7 +40,9 @@ def test_layout_and_refusal_of_a_folder_in_use(prep, tmp_path):
     assert prep("demo", tmp_path / "raw", "--pairs", 3, "--texts", 2, "--images", 4).code == 0
     raw = tmp_path / "raw"
     for split, count in ((TRAIN, 3), (HELDOUT, 200)):
-        records = [json.loads(x) for x in (raw / "pairs" / f"{split}.jsonl").read_text().splitlines()]
+        records = [
+            json.loads(x) for x in (raw / "pairs" / f"{split}.jsonl").read_text().splitlines()
+        ]
         assert len(records) == count
         assert all((raw / "pairs" / record["image"]).is_file() for record in records)
         assert all(len(set(record["captions"])) == 5 for record in records)
@@ -48,6 +50,20 @@ def test_layout_and_refusal_of_a_folder_in_use(prep, tmp_path):
     assert len((raw / "texts" / "prose.jsonl").read_text().splitlines()) == 2
     ran = prep("demo", raw)
     assert ran.code == 2 and "not empty" in ran.err
+
+
+def test_an_interrupted_demo_has_no_name_and_can_be_made_again(prep, monkeypatch, tmp_path):
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    small = ("--pairs", 3, "--texts", 2, "--images", 1, "--heldout", 2)
+    monkeypatch.setattr("data_prep.demo.build.render", fail)
+    assert prep("demo", tmp_path / "raw", *small).code != 0
+    assert not (tmp_path / "raw").exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert prep("demo", "raw", *small).code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
 def test_held_out_scenes_are_new_and_can_be_told_apart():
@@ -94,7 +110,9 @@ def test_pictures_show_the_scene():
         for cell in range(4):
             thing = Thing("square", colour, "big", "plain", cell)
             pixels = np.asarray(render(Scene((thing,)), np.random.default_rng(cell))).astype(int)
-            middles = [pixels[16 + 32 * row, 16 + 32 * column] for row in (0, 1) for column in (0, 1)]
+            middles = [
+                pixels[16 + 32 * row, 16 + 32 * column] for row in (0, 1) for column in (0, 1)
+            ]
             near = [np.abs(middle - rgb).max() < 12 for middle in middles]
             assert near == [number == cell for number in range(4)], (colour, cell)
 

@@ -1,6 +1,7 @@
 """`unimo-prep text`: every format, splitting of long documents, and what cannot be read."""
 
 import gzip
+import itertools
 import json
 import lzma
 
@@ -21,12 +22,23 @@ def _write_dataset(folder, texts):
     table = pa.table({"text": texts})
     with pa.ipc.new_stream(str(folder / "data-00000.arrow"), table.schema) as writer:
         writer.write_table(table)
-    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000.arrow"}]}))
+    (folder / "state.json").write_text(
+        json.dumps({"_data_files": [{"filename": "data-00000.arrow"}]})
+    )
 
 
 @pytest.mark.parametrize(
     "name",
-    ["lines.txt", "paragraphs.txt", "a.txt.gz", "a.jsonl", "a.jsonl.gz", "a.jsonl.xz", "a.parquet", "d"],
+    [
+        "lines.txt",
+        "paragraphs.txt",
+        "a.txt.gz",
+        "a.jsonl",
+        "a.jsonl.gz",
+        "a.jsonl.xz",
+        "a.parquet",
+        "d",
+    ],
 )
 def test_every_format_gives_the_same_rows(
     name, prep, tokenizer_file, sentences, read_rows, tmp_path
@@ -66,7 +78,7 @@ def test_a_long_document_is_cut_at_sentence_ends(
     assert all(tokenizer.decode(row["tokens"]).endswith(".") for row in rows)
     joined = [token for row in rows for token in row["tokens"]]
     assert joined == tokenizer.encode([" ".join(text.split())])[0]
-    for row, following in zip(rows, rows[1:-1], strict=False):  # filled up: the next did not fit
+    for row, following in itertools.pairwise(rows):  # filled up: the next did not fit
         first = tokenizer.decode(following["tokens"]).split(".")[0] + "."
         assert len(row["tokens"]) + len(tokenizer.encode([first])[0]) > 40
 
@@ -104,6 +116,9 @@ def test_bad_records_are_listed_with_their_place(
         {"id": "d", "text": " \n "},
         {"id": "a", "text": sentences[1]},
         {"id": "e", "text": sentences[2]},
+        {"text": "half a character: \ud83d"},
+        b'{"text": "x", "n": ' + b"9" * 5000 + b"}",
+        {"id": "f", "text": "a whole one: \U0001f600"},
     ]
     source = write_lines(tmp_path / "a.jsonl", lines)
     ran = prep("text", tmp_path / "o", source, "--tokenizer", tokenizer_file, "--max-bad", 0.9)
@@ -116,10 +131,12 @@ def test_bad_records_are_listed_with_their_place(
         (6, "missing_field"),
         (7, "empty_text"),
         (8, "duplicate_id"),
+        (10, "bad_utf8"),
+        (11, "bad_json"),
     ]
-    assert [row["id"] for row in read_rows(tmp_path / "o")] == ["a#0", "e#0"]
+    assert [row["id"] for row in read_rows(tmp_path / "o")] == ["a#0", "e#0", "f#0"]
     manifest = json.loads((tmp_path / "o" / "manifest.json").read_text())
-    assert manifest["quarantined"]["bad_json"] == 2 and sum(manifest["quarantined"].values()) == 7
+    assert manifest["quarantined"]["bad_json"] == 3 and sum(manifest["quarantined"].values()) == 9
 
 
 def test_too_many_bad_records_stop_the_build_and_a_higher_bound_ends_it(

@@ -141,6 +141,7 @@ def test_the_temperature_stays_in_bounds_and_can_come_back(tau: float, expected:
     assert bool(gradients[-1] > 0) == (tau > 0.001)
 
 
+@torch.no_grad()
 def test_initialisation_is_truncated_at_two_sigma(config: UnimoConfig) -> None:
     config.hidden_size, config.initializer_range = 64, 0.02
     model = UnimoModel(config)
@@ -166,9 +167,7 @@ def test_a_run_s_model_becomes_a_configuration() -> None:
 
 
 def test_a_configuration_that_cannot_be_built_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match="hidden_size 30 is not a multiple of num_attention_heads 4"
-    ):
+    with pytest.raises(ValueError, match="hidden_size 30 is not a multiple of"):
         UnimoConfig(hidden_size=30, num_attention_heads=4)
     with pytest.raises(ValueError, match="'dot' is unknown, known are cosine, match"):
         UnimoConfig(score="dot")

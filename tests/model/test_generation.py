@@ -13,7 +13,7 @@ from unimo_ds.model.generation import UnimoForConditionalGeneration
 
 @pytest.fixture
 def model(config: UnimoConfig) -> UnimoForConditionalGeneration:
-    """A model whose answers depend on its source: nearly untrained ones say one word again and again."""
+    """A model whose answers depend on its source; a new one repeats one word."""
     config.vocab_size, config.mask_token_id = 40, 39
     torch.manual_seed(0)
     model = UnimoForConditionalGeneration(config).eval()

@@ -7,6 +7,8 @@ Legend: B samples · L words · V words of the vocabulary
 """
 
 import json
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,9 +95,11 @@ def convert_roberta(
         seed: of the parameters that RoBERTa does not have.
 
     Raises:
-        ValueError: no RoBERTa in ``source``, one of another architecture, or logits that differ by
-            more than TOLERANCE.
+        ValueError: no RoBERTa in ``source``, one of another architecture, ``destination`` in use,
+            or logits that differ by more than TOLERANCE.
     """
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise ValueError(f"{destination} is not empty: remove it, or choose another folder")
     config = _configuration(source, image_feature_size, image_class_size)
     weights = _read_weights(source)
     mapped, dropped = _rename(weights, config)
@@ -103,18 +107,16 @@ def convert_roberta(
     has_head = any(name.startswith("language_head.") for name in mapped)
     model = (UnimoForMaskedLM if has_head else UnimoModel)(config)
     new = _load(model, mapped, source)
-    model.save_pretrained(destination)
-    tokenizer = _copy_tokenizer(source, destination, config)
-    difference = None
-    if verify:
-        if not has_head:
-            raise ValueError(f"{source} has no language head, so there are no logits to verify")
-        difference = largest_difference(source, destination, seed)
-        if not difference <= TOLERANCE:
-            raise ValueError(
-                f"logits of {destination} differ from those of {source} by {difference:.2e}, "
-                f"more than {TOLERANCE:.0e}"
-            )
+    if verify and not has_head:
+        raise ValueError(f"{source} has no language head, so there are no logits to verify")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    # Renamed when all is well: what stands at the destination is whole, and verified if asked.
+    with tempfile.TemporaryDirectory(prefix=".convert-", dir=destination.parent) as folder:
+        unfinished = Path(folder) / destination.name
+        model.save_pretrained(unfinished)
+        tokenizer = _copy_tokenizer(source, unfinished, config)
+        difference = _verified(source, unfinished, seed) if verify else None
+        os.replace(unfinished, destination)
     return ConversionReport(
         destination=destination,
         parameters=sum(tensor.numel() for tensor in mapped.values()),
@@ -217,6 +219,16 @@ def _copy_tokenizer(source: Path, destination: Path, config: UnimoConfig) -> boo
     tokenizer = hugging_face_tokenizer(words, config.max_position_embeddings - 2)
     UnimoProcessor(tokenizer, grid=None).save_pretrained(destination)
     return True
+
+
+def _verified(source: Path, destination: Path, seed: int) -> float:
+    difference = largest_difference(source, destination, seed)
+    if not difference <= TOLERANCE:
+        raise ValueError(
+            f"logits of the UNIMO model differ from those of {source} by {difference:.2e}, "
+            f"more than {TOLERANCE:.0e}"
+        )
+    return difference
 
 
 @torch.no_grad()

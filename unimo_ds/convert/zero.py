@@ -10,10 +10,15 @@ from unimo_ds.config import RunConfig, check, config_from_dict
 from unimo_ds.data.schema import RegionSource
 from unimo_ds.data.shards import PairCorpus, open_corpus
 from unimo_ds.model.configuration import configuration_of
-from unimo_ds.model.processing import UnimoProcessor
+from unimo_ds.model.processing import UnimoProcessor, hugging_face_tokenizer
 from unimo_ds.objectives.pretraining import UnimoForPreTraining
+from unimo_ds.pixels import PixelGrid
+from unimo_ds.tokenizer import load_tokenizer
 from unimo_ds.train.checkpoint import read_checkpoint, whole_checkpoints
 from unimo_ds.train.engine import PLAIN_STATES, trust_weights_only
+
+PIXELS = "pixels"
+"""The one region source that needs no model, so that the processor can cut pictures itself."""
 
 ZERO_STATES = "mp_rank_00_model_states.pt"
 """Where DeepSpeed keeps the whole model at stage 0."""
@@ -94,7 +99,12 @@ def read_weights(checkpoint: Path) -> dict[str, Tensor]:
 
 def save_processor(config: RunConfig, destination: Path) -> None:
     """The tokenizer and what makes regions of pictures, as the run's corpora were built."""
-    raise NotImplementedError
+    words = load_tokenizer(config.data.tokenizer)
+    source = region_source(config)
+    cut = source is not None and source.name == PIXELS
+    grid = PixelGrid(**source.parameters) if source and cut else None
+    tokenizer = hugging_face_tokenizer(words, config.data.max_tokens)
+    UnimoProcessor(tokenizer, grid).save_pretrained(destination)
 
 
 def region_source(config: RunConfig) -> RegionSource | None:

@@ -5,6 +5,7 @@ Legend: B samples · L words · R regions · F feature width
 
 import copy
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ def hugging_face_tokenizer(words: WordTokenizer, max_length: int) -> PreTrainedT
         words: the tokenizer of the corpora.
         max_length: the most ids of a text, with [CLS] and [SEP].
     """
-    tokenizer = Tokenizer.from_str(words._tokenizer.to_str())
+    with tempfile.TemporaryDirectory() as folder:
+        words.save(Path(folder) / "tokenizer.json")
+        tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
     tokenizer.post_processor = TemplateProcessing(
         single=f"{CLS} $A {SEP}",
         pair=f"{CLS} $A {SEP} $B {SEP}",  # one [SEP] between, unlike RoBERTa

@@ -88,17 +88,9 @@ def _answers(
     console: Console,
 ) -> tuple[Answers | None, Gallery | None]:
     """What the model says, or None and in ``missing`` the reason."""
-    if not pairs:
-        missing.append(
-            "No retrieval, captions and masked words: the run has no data.heldout_pairs, and no "
-            "--pairs was given."
-        )
-        return None, None
-    if not (model_folder / "config.json").is_file():
-        missing.append(
-            f"No retrieval, captions and masked words: there is no model in {model_folder}; make "
-            "one with `unimo-convert zero`."
-        )
+    absent = _absent(pairs, model_folder)
+    if absent:
+        missing.append(f"No retrieval, captions and masked words: {absent}.")
         return None, None
     corpus = open_corpus(pairs)
     if not isinstance(corpus, PairCorpus):
@@ -114,6 +106,17 @@ def _answers(
     gallery = build_gallery(answers, corpus.images.source, scenes)
     missing.extend(missing_things(gallery, scenes))
     return answers, gallery
+
+
+def _absent(pairs: str, model_folder: Path) -> str:
+    """What the model cannot be asked without, empty if all is there."""
+    if not pairs:
+        return "the run has no data.heldout_pairs, and no --pairs was given"
+    if not Path(pairs).is_dir():
+        return f"there is no folder {pairs}; name the held-out pairs with --pairs"
+    if not (model_folder / "config.json").is_file():
+        return f"there is no model in {model_folder}; make one with `unimo-convert zero`"
+    return ""
 
 
 if __name__ == "__main__":

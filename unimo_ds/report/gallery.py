@@ -99,15 +99,7 @@ def build_gallery(answers: Answers, source: RegionSource, scenes: Scenes | None)
     if scenes and judged:
         accuracy = object_colour_accuracy([t for t, _ in judged], [s for _, s in judged], scenes)
     captions = [
-        ShownCaption(
-            picture(i),
-            pieces(answers.written[i], shown[i], scenes),
-            candidates[i].captions,
-            sorted(map(str, shown[i] or ())),
-            None
-            if shown[i] is None or not scenes
-            else names_only(answers.written[i], shown[i], scenes),
-        )
+        _caption(answers.written[i], candidates[i], shown[i], scenes, picture(i))
         for i in evenly(len(answers.written), NUM_CAPTIONS)
     ]
     return Gallery(
@@ -139,6 +131,25 @@ def pieces(caption: str, shown: frozenset[Thing] | None, scenes: Scenes | None) 
         end = mention.end
     found.append(Piece(caption[end:]))
     return [piece for piece in found if piece.text]
+
+
+def _caption(
+    written: str,
+    candidate: Candidate,
+    shown: frozenset[Thing] | None,
+    scenes: Scenes | None,
+    picture: Picture,
+) -> ShownCaption:
+    right = None
+    if shown is not None and scenes is not None:
+        right = names_only(written, shown, scenes)
+    return ShownCaption(
+        picture,
+        pieces(written, shown, scenes),
+        candidate.captions,
+        sorted(map(str, shown or ())),
+        right,
+    )
 
 
 def _query(answers: Answers, text: int, picture: Callable[[int], Picture]) -> ShownQuery:

@@ -59,7 +59,6 @@ def render(outcome: Outcome) -> str:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
-    environment.filters["number"] = short_number
     template = environment.get_template("page.html.jinja")
     run = outcome.run
     return template.render(
@@ -127,7 +126,7 @@ def cards(outcome: Outcome) -> list[Card]:
         if values:
             found.append(Card(label, write(float(np.median(values))), "median of the run"))
     found.append(Card("Time", duration(summary.seconds), "wall clock"))
-    found.append(Card("Peak memory", f"{summary.peak_rss_gib:.2f} GiB", "resident"))
+    found.append(Card("Peak memory", f"{summary.peak_rss_gib:.2f} GiB", "all ranks together"))
     return found
 
 

@@ -1,0 +1,67 @@
+"""A slice of real photos, captions and articles through the whole of `unimo-prep`.
+
+UNIMO_REAL_DATA names a folder with `flickr8k/captions.json` (a list of {image, split, captions}),
+`flickr8k/images`, `text/wikipedia_en.jsonl.xz` and a RoBERTa `tokenizer/hf_roberta`.
+"""
+
+import json
+import lzma
+import os
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unimo_ds.pixels import PixelGrid
+from unimo_ds.tokenizer import load_tokenizer
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif("UNIMO_REAL_DATA" not in os.environ, reason="UNIMO_REAL_DATA is not set"),
+]
+
+
+@pytest.fixture
+def data() -> Path:
+    return Path(os.environ["UNIMO_REAL_DATA"])
+
+
+def test_photos_with_captions(prep, data, read_rows, tmp_path):
+    records = json.loads((data / "flickr8k" / "captions.json").read_text())[:60]
+    source = tmp_path / "some.json"
+    source.write_text(json.dumps(records))
+    root, roberta = data / "flickr8k" / "images", data / "tokenizer" / "hf_roberta"
+    arguments = ("--image-root", root, "--tokenizer", roberta, "--num-classes", 50)
+    ran = prep("pairs", tmp_path / "o", source, *arguments)
+    assert ran.code == 0, ran.err
+    assert prep("verify", tmp_path / "o").code == 0
+    rows, images = read_rows(tmp_path / "o"), read_rows(tmp_path / "o" / "images")
+    assert len(rows) == 60 and all(len(row["captions"]) == 5 for row in rows)
+    tokenizer = load_tokenizer(roberta)
+    for row in rows:
+        for text, ids in zip(row["caption_texts"], row["captions"], strict=True):
+            assert tokenizer.decode(ids).strip() == text
+    grid = PixelGrid()
+    photo = Image.open(root / rows[7]["image_id"]).convert("RGB")
+    stored = np.reshape(images[rows[7]["image_row"]]["features"], (49, 768))
+    shown = np.asarray(grid.picture(stored)).astype(int)
+    wanted = np.asarray(photo.resize((112, 112), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(shown - wanted).max() <= 1
+
+
+def test_articles(prep, data, read_rows, tmp_path):
+    source = tmp_path / "some.jsonl"
+    with lzma.open(data / "text" / "wikipedia_en.jsonl.xz", "rt") as stream:
+        source.write_text("".join(islice(stream, 300)))
+    roberta = data / "tokenizer" / "hf_roberta"
+    assert prep("text", tmp_path / "o", source, "--tokenizer", roberta).code == 0
+    rows = read_rows(tmp_path / "o")
+    tokenizer = load_tokenizer(roberta)
+    assert max(len(row["tokens"]) for row in rows) <= 510 and len(rows) > 300
+    for line in source.read_text().splitlines():
+        record = json.loads(line)
+        parts = [row["tokens"] for row in rows if row["id"].rsplit("#", 1)[0] == str(record["id"])]
+        text = " ".join(tokenizer.decode(part).strip() for part in parts)
+        assert text == " ".join(record["text"].split())

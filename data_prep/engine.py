@@ -72,10 +72,12 @@ class Receipt:
     size: int
 
     def to_json(self) -> str:
+        """What `read` reads."""
         return json.dumps(asdict(self) | {"bad": list(self.bad)}, sort_keys=True) + "\n"
 
     @staticmethod
     def read(path: Path) -> "Receipt":
+        """The receipt in a file."""
         values = json.loads(path.read_text(encoding="utf-8"))
         values["shard"] = ShardRecord(**values["shard"]) if values["shard"] else None
         values["bad"] = [Bad(Reason(reason), *rest) for reason, *rest in values["bad"]]

@@ -154,16 +154,8 @@ def build_pairs(
     silent = replace(options, progress=lambda size: None)  # the bar counts images
     maker = PairMaker(tokenizer, max_tokens)
     done = build_shards(folder, maker, pieces, parameters, silent)
-    manifest = finish(
-        folder,
-        done,
-        options,
-        kind=PAIRS,
-        max_tokens=max_tokens,
-        tokenizer=fingerprint,
-        regions=images.regions,
-        images=IMAGES_FOLDER,
-    )
+    fields = {"max_tokens": max_tokens, "tokenizer": fingerprint, "regions": images.regions}
+    manifest = finish(folder, done, options, kind=PAIRS, images=IMAGES_FOLDER, **fields)
     remove_receipts(folder)
     remove_receipts(images_folder)
     return manifest

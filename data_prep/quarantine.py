@@ -41,6 +41,7 @@ class Bad(NamedTuple):
     detail: str
 
     def to_line(self) -> str:
+        """As it stands in the file."""
         return json.dumps(self._asdict(), ensure_ascii=False) + "\n"
 
 
@@ -52,6 +53,7 @@ class BadRecord(Exception):
         self.reason, self.detail = reason, detail
 
     def at(self, source: str, line: int, record: str = "") -> Bad:
+        """The entry for a record at that place."""
         return Bad(self.reason, source, line, record, self.detail)
 
 

@@ -42,6 +42,7 @@ class HashingFile(io.RawIOBase):
 
     @property
     def sha256(self) -> str:
+        """Of all bytes so far, in hexadecimal digits."""
         return self._hash.hexdigest()
 
 

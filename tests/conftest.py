@@ -1,4 +1,4 @@
-"""What many tests share: a small demo corpus, built by the real commands, and a run that fits it."""
+"""What many tests share: a small demo corpus, built by the real commands, and a run to fit it."""
 
 import os
 import subprocess
@@ -55,7 +55,7 @@ threads = 1
 
 
 def command_environment() -> dict[str, str]:
-    """For commands of ours in a process of their own: one thread, no GPU, importable from the tree."""
+    """For our commands in a process of their own: one thread, no GPU, importable from the tree."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
     return os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": paths}
 

@@ -59,7 +59,8 @@ def test_what_cannot_work_is_refused_with_its_remedy(override):
 
 def test_overrides_are_toml_and_fall_back_to_text():
     config = load_config(
-        CONFIGS / "demo.toml", ["train.steps=1000", "name=other", 'data.pairs=["a", "b"]', "optim.lr=1"]
+        CONFIGS / "demo.toml",
+        ["train.steps=1000", "name=other", 'data.pairs=["a", "b"]', "optim.lr=1"],
     )
     assert (config.train.steps, config.name, config.data.pairs) == (1000, "other", ["a", "b"])
     assert config.optim.lr == 1.0 and isinstance(config.optim.lr, float)

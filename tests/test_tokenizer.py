@@ -18,9 +18,15 @@ def trained():
 
 
 def test_special_ids_are_robertas_and_mask_is_last(trained):
-    (ids,) = trained.encode(["<s><pad></s><unk><mask>"])
-    assert ids == [0, 1, 2, 3, trained.vocab_size - 1]
+    ids = [0, 1, 2, 3, trained.vocab_size - 1]
+    assert [trained.token(i) for i in ids] == ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     assert trained.mask_id == trained.vocab_size - 1
+
+
+def test_special_tokens_in_a_text_are_only_text(trained):
+    (ids,) = trained.encode(["a <s> b <mask> c"])
+    assert not {0, 1, 2, 3, trained.mask_id} & set(ids)
+    assert trained.decode(ids).strip() == "a <s> b <mask> c"
 
 
 @pytest.mark.parametrize("text", TEXTS[:2])
@@ -50,7 +56,7 @@ def test_files_that_are_no_tokenizer_are_refused(tmp_path):
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(ValueError, match="is no tokenizer file"):
         load_tokenizer(tmp_path / "bad.json")
-    with pytest.raises(ValueError, match="neither tokenizer.json nor vocab.json"):
+    with pytest.raises(ValueError, match=r"neither tokenizer.json nor vocab.json"):
         load_tokenizer(tmp_path)
     Tokenizer(models.BPE(vocab={"a": 0}, merges=[])).save(str(tmp_path / "other.json"))
     with pytest.raises(ValueError, match="expected"):

@@ -5,7 +5,8 @@ Legend, used all over the project:
     S jointly encoded, scored image-text pairs · I individually encoded images · J individually
     encoded texts · E segments
 
-Absent is length zero, never None: a row of texts alone has R = S = I = J = 0 and still runs every head.
+Absent is length zero, never None: a row of texts alone has R = S = I = J = 0 and still runs every
+head.
 """
 
 from enum import IntEnum
@@ -38,8 +39,8 @@ class Kind(IntEnum):
 class Batch(NamedTuple):
     """One packed row; there is no batch axis.
 
-    A position sees those of its own ``segment`` whose ``order`` is not greater than its own: order 0
-    everywhere is bidirectional, a prefix of zeros followed by 1, 2, 3, ... is prefix-LM.
+    A position sees those of its own ``segment`` whose ``order`` is not greater than its own: order
+    0 everywhere is bidirectional, a prefix of zeros followed by 1, 2, 3, ... is prefix-LM.
     """
 
     word_ids: Tensor  # int64 [T], the padding word where a region or nothing stands
@@ -79,5 +80,5 @@ class Batch(NamedTuple):
 
 
 def num_filled(batch: Batch) -> int:
-    """Positions that hold something; divided by ``len(batch.segment)`` it is the packing efficiency."""
+    """Positions that hold something; divided by ``len(batch.segment)``: the packing efficiency."""
     return int((batch.segment != PADDING_SEGMENT).sum())

@@ -156,7 +156,8 @@ class RunConfig:
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The configuration in the TOML file ``path`` with ``section.key=value`` overrides, checked.
 
-    Values of overrides are TOML (``train.steps=30``, ``data.pairs=["a", "b"]``); what is no TOML is a string.
+    Values of overrides are TOML (``train.steps=30``, ``data.pairs=["a", "b"]``); what is no TOML is
+    a string.
 
     Raises:
         ValueError: unreadable file, unknown key, wrong type, or values that do not go together.
@@ -207,7 +208,7 @@ def _build(cls: type[Any], values: Mapping[str, Any], prefix: str) -> Any:
     arguments = {}
     for name, value in values.items():
         kind = hints[name]
-        if dataclasses.is_dataclass(kind):
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             if not isinstance(value, Mapping):
                 raise ValueError(f"{prefix}{name} is a section, not the value {value!r}")
             arguments[name] = _build(kind, value, f"{prefix}{name}.")
@@ -275,9 +276,9 @@ def _check_data(config: RunConfig) -> None:
     samples = 2 + config.cmcl.captions + config.cmcl.joint_positives + config.cmcl.joint_negatives
     if config.batch.tokens_per_row < longest * samples:
         raise ValueError(
-            f"batch.tokens_per_row {config.batch.tokens_per_row} cannot hold one pair with all that is "
-            f"encoded for it, up to {longest * samples} positions: raise it, or lower data.max_tokens, "
-            "data.max_regions or the counts under cmcl"
+            f"batch.tokens_per_row {config.batch.tokens_per_row} cannot hold one pair with all "
+            f"that is encoded for it, up to {longest * samples} positions: raise it, or lower "
+            "data.max_tokens, data.max_regions or the counts under cmcl"
         )
 
 
@@ -296,13 +297,14 @@ _POSITIVE = (
     "model.vocab_size model.hidden_size model.num_hidden_layers model.num_attention_heads "
     "model.intermediate_size model.image_feature_size model.image_class_size model.temperature "
     "data.max_regions data.max_tokens batch.samples batch.rows batch.tokens_per_row batch.round_to "
-    "corruption.span_max_words corruption.fragment_min optim.lr optim.eps train.steps train.log_every "
-    "train.eval_every train.save_every train.keep_checkpoints train.heldout_candidates"
+    "corruption.span_max_words corruption.fragment_min optim.lr optim.eps train.steps "
+    "train.log_every train.eval_every train.save_every train.keep_checkpoints "
+    "train.heldout_candidates"
 )
 _NOT_NEGATIVE = (
     "data.workers cmcl.captions cmcl.joint_positives cmcl.joint_negatives loss.mlm loss.seq2seq "
-    "loss.mrfr loss.mrc loss.cmcl optim.warmup_steps optim.weight_decay optim.grad_clip train.threads "
-    "train.stop_after"
+    "loss.mrfr loss.mrc loss.cmcl optim.warmup_steps optim.weight_decay optim.grad_clip "
+    "train.threads train.stop_after"
 )
 _PROBABILITIES = (
     "model.hidden_dropout_prob model.attention_probs_dropout_prob corruption.mlm_probability "
@@ -333,6 +335,6 @@ def _check_ranges(config: RunConfig) -> None:
         )
     if optim.warmup_steps >= train.steps:
         raise ValueError(
-            f"optim.warmup_steps {optim.warmup_steps} does not end before train.steps {train.steps}: "
-            "lower the one or raise the other"
+            f"optim.warmup_steps {optim.warmup_steps} does not end before train.steps "
+            f"{train.steps}: lower the one or raise the other"
         )

@@ -18,7 +18,7 @@ def world_size() -> int:
 
 
 def launched_ranks() -> int:
-    """Ranks that the launcher announced (deepspeed, torchrun, srun set the variables); 1 for a plain process."""
+    """Ranks that the launcher (deepspeed, torchrun, srun) announced; 1 for a plain process."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -36,7 +36,7 @@ def summed(values: Sequence[float], device: torch.device | str = "cpu") -> list[
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """``value`` of every rank, in rank order. For small things: it is pickled between our own ranks."""
+    """``value`` of every rank, in rank order. For small things: our own ranks pickle it."""
     if not dist.is_initialized():
         return [value]
     gathered: list[Any] = [None] * world_size()
@@ -45,7 +45,7 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def gather_rows(x: Tensor) -> Tensor:
-    """``x`` [n_r, ...] of every rank, one behind the other; gradients flow back to the rank they belong to.
+    """``x`` [n_r, ...] of all ranks, one behind the other; gradients flow back to their own rank.
 
     The ranks may hold different numbers of rows, zero included. With L = sum over ranks of the
     losses that each computes from the gathered rows, the gradient that a rank gets is that of L.

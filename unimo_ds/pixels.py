@@ -12,7 +12,7 @@ PIXEL_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
 @dataclass(frozen=True, kw_only=True)
 class PixelGrid:
-    """A picture is resized to ``grid * patch`` pixels a side and cut into ``grid * grid`` patches."""
+    """A picture, resized to ``grid * patch`` pixels a side, is cut into ``grid * grid`` patches."""
 
     grid: int = 7
     patch: int = 16

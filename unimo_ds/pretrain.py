@@ -1,6 +1,7 @@
 """Pre-trains a run: ``deepspeed --module unimo_ds.pretrain CONFIG.toml [key=value ...]``.
 
-torchrun, srun and a plain process work the same way. A run that has checkpoints continues from the newest.
+torchrun, srun and a plain process work the same way. A run that has checkpoints continues from the
+newest.
 """
 
 import argparse
@@ -13,7 +14,6 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from unimo_ds.config import RunConfig, load_config
-
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """glibc's numbers for mallopt."""
@@ -79,7 +79,8 @@ def keep_heap_compact() -> None:
     """Gives large blocks of host memory back when they are freed.
 
     Packed rows differ in length from step to step, and glibc raises its threshold with every large
-    block it frees, so the heap of a CPU run crept from 0.8 to 1.05 GiB in 120 steps of a small model.
+    block it frees, so the heap of a CPU run crept from 0.8 to 1.05 GiB in 120 steps of a small
+    model.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:  # glibc only

@@ -25,6 +25,8 @@ class WordTokenizer:
     """A byte-level BPE tokenizer and the word boundaries that masking needs."""
 
     def __init__(self, tokenizer: Tokenizer, source: str) -> None:
+        # A text that says "<s>" means three characters, not the start of a sequence.
+        tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
         self.source = source
         self.vocab_size = tokenizer.get_vocab_size()
@@ -33,12 +35,14 @@ class WordTokenizer:
         mask_id = tokenizer.token_to_id(MASK)
         if found != expected or mask_id is None:
             raise ValueError(
-                f"{source}: special tokens {CLS} {PAD} {SEP} {UNK} {MASK} have ids {[*found, mask_id]}, "
-                f"expected {expected} and a last one: make it with `unimo-prep tokenizer`"
+                f"{source}: special tokens {CLS} {PAD} {SEP} {UNK} {MASK} have ids "
+                f"{[*found, mask_id]}, expected {expected} and a last one: "
+                "make it with `unimo-prep tokenizer`"
             )
         if self.vocab_size > MAX_VOCAB_SIZE:
             raise ValueError(
-                f"{source} has {self.vocab_size} words, corpora hold at most {MAX_VOCAB_SIZE} (uint16)"
+                f"{source} has {self.vocab_size} words, "
+                f"corpora hold at most {MAX_VOCAB_SIZE} (uint16)"
             )
         self.mask_id: int = mask_id
         self.fingerprint = _fingerprint(tokenizer)
@@ -57,7 +61,7 @@ class WordTokenizer:
         return self._tokenizer.decode([int(token_id)], skip_special_tokens=False)
 
     def word_starts(self) -> np.ndarray:
-        """bool [vocab_size]: does this token begin a word (a space, or no letter or digit, in front)?"""
+        """bool [vocab_size]: does a token begin a word (with a space, or no letter or digit)?"""
         starts = np.ones(self.vocab_size, dtype=bool)
         for token, index in self._tokenizer.get_vocab().items():
             starts[index] = _begins_word(token)

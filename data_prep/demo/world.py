@@ -47,6 +47,7 @@ class Thing(NamedTuple):
 
     @property
     def name(self) -> tuple[str, str]:
+        """(colour, shape): what every caption says of a thing."""
         return self.colour, self.shape
 
 

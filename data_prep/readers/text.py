@@ -47,6 +47,7 @@ class DocumentReader:
 
     @property
     def bytes_read(self) -> int:
+        """Of the files as they lie on the disk, packed ones too."""
         return self._opened + (self._raw.tell() if self._raw else 0)
 
     def __iter__(self) -> Iterator[Document | Bad]:

@@ -17,7 +17,7 @@ def free_port() -> int:
 
 
 def run_ranks(of_rank: Callable[..., None], world_size: int) -> list[Any]:
-    """What ``of_rank(rank, world_size, results)`` put into its queue, ordered by its first item, the rank."""
+    """What ``of_rank(rank, world_size, results)`` put into its queue, ordered by rank."""
     context = mp.get_context("spawn")
     results = context.Queue()
     port = free_port()

@@ -16,10 +16,10 @@ MODULE = "unimo_ds.pretrain"
 
 def launch(launcher: str, ranks: int, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Runs pre-training under ``deepspeed``, ``torchrun`` or as a ``plain`` process."""
-    port = free_port()
+    port = ["--master_port", free_port()]
     starts = {
-        "deepspeed": ["deepspeed.launcher.runner", "--num_gpus", ranks, "--master_port", port, "--module"],
-        "torchrun": ["torch.distributed.run", "--nproc_per_node", ranks, "--master_port", port, "-m"],
+        "deepspeed": ["deepspeed.launcher.runner", "--num_gpus", ranks, *port, "--module"],
+        "torchrun": ["torch.distributed.run", "--nproc_per_node", ranks, *port, "-m"],
         "plain": [],
     }
     command = [sys.executable, "-m", *starts[launcher], MODULE, *arguments]

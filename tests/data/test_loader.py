@@ -1,4 +1,4 @@
-"""A batch is a pure function of (seed, step): whatever the ranks, the workers and the steps before."""
+"""A batch is a pure function of (seed, step), whatever the ranks, workers and steps before."""
 
 import dataclasses
 import json
@@ -160,7 +160,8 @@ def test_corpora_that_do_not_fit_are_refused(small_toml, override):
 
 
 def test_ranks_must_divide_the_rows(small_config):
-    with pytest.raises(ValueError, match=r"batch.rows 4 is not a multiple of the 3 ranks: set it to 6"):
+    refusal = r"batch.rows 4 is not a multiple of the 3 ranks: set it to 6"
+    with pytest.raises(ValueError, match=refusal):
         Loader(small_config, 0, 3)
 
 
@@ -171,7 +172,7 @@ def test_kinds_and_tokenizers_are_not_mixed_up(small_config, corpora, tmp_path):
         Loader(with_data(small_config, pairs=[str(tmp_path)]))
     train = corpora / "raw" / "pairs" / "train.jsonl"
     prep("tokenizer", tmp_path / "other.json", train, "--vocab-size", 400)
-    with pytest.raises(ValueError, match="was built with tokenizer .* this run uses"):
+    with pytest.raises(ValueError, match=r"was built with tokenizer .* this run uses"):
         Loader(with_data(small_config, tokenizer=str(tmp_path / "other.json")))
 
 

@@ -30,5 +30,5 @@ def test_more_than_a_budget_makes_more_micro_steps():
 
 
 def test_a_sample_that_fits_no_row_is_refused_with_both_numbers():
-    with pytest.raises(ValueError, match="sample of 101 positions does not fit .* 100"):
+    with pytest.raises(ValueError, match=r"sample of 101 positions does not fit .* 100"):
         pack([5, 101], 2, 100)

@@ -7,6 +7,7 @@ import torch
 import torch.multiprocessing as mp
 
 from tests.cluster.gloo import run_ranks
+from tests.objectives.rows import empty_row
 from unimo_ds.config import ContrastConfig
 from unimo_ds.objectives.contrastive import (
     Sides,
@@ -15,13 +16,12 @@ from unimo_ds.objectives.contrastive import (
     matrix_masses,
     scored_pair_masses,
 )
-from tests.objectives.rows import empty_row
 
 SCALE = torch.tensor(5.0, dtype=torch.float64)
 
 
 def example(seed=0, groups=5, captions=2, width=8):
-    """Images 0.. with `captions` texts each, and three scored pairs per group, the first positive."""
+    """Images 0.. with `captions` texts each; three scored pairs per group, the first positive."""
     g = torch.Generator().manual_seed(seed)
     images = torch.randn(groups, width, generator=g, dtype=torch.float64)
     texts = torch.randn(groups * captions, width, generator=g, dtype=torch.float64)
@@ -44,11 +44,11 @@ def written_out(images, texts, scores, batch, config):
     losses = []
 
     def add(row, same, group=None):
-        every = list(row) if config.in_batch_negatives else [x for x, y in zip(row, same) if y]
-        good = [x for x, y in zip(row, same) if y]
+        good = [x for x, y in zip(row, same, strict=True) if y]
+        every = list(row if config.in_batch_negatives else good)
         if group is not None:
-            every += [x for x, g in zip(p, pg) if g == group]
-            good += [x for x, g, y in zip(p, pg, positive) if g == group and y]
+            every += [x for x, g in zip(p, pg, strict=True) if g == group]
+            good += [x for x, g, y in zip(p, pg, positive, strict=True) if g == group and y]
         losses.append(-math.log(sum(map(math.exp, good)) / sum(map(math.exp, every))))
 
     shared = config.softmax == "shared"
@@ -57,8 +57,8 @@ def written_out(images, texts, scores, batch, config):
     for j, group in enumerate(tg):
         add([row[j] for row in s], [g == group for g in ig], group if shared else None)
     for group in [] if shared else sorted(set(pg)):
-        every = [x for x, g in zip(p, pg) if g == group]
-        good = [x for x, g, y in zip(p, pg, positive) if g == group and y]
+        every = [x for x, g in zip(p, pg, strict=True) if g == group]
+        good = [x for x, g, y in zip(p, pg, positive, strict=True) if g == group and y]
         losses.append(-math.log(sum(map(math.exp, good)) / sum(map(math.exp, every))))
     return sum(losses), len(losses)
 
@@ -132,7 +132,8 @@ def _of_rank(rank: int, world_size: int, results: "mp.Queue") -> None:
     for masses in matrix_masses(sides, scale, True):
         total = total + (masses.all_A - masses.positive_A).sum()
     total.backward()
-    results.put((rank, total.detach().numpy(), images.grad.numpy(), texts.grad.numpy(), scale.grad.numpy()))
+    gradients = (images.grad.numpy(), texts.grad.numpy(), scale.grad.numpy())
+    results.put((rank, total.detach().numpy(), *gradients))
 
 
 @pytest.mark.parametrize("world_size", [2, 4])

@@ -58,7 +58,8 @@ def test_features_are_regressed_by_mean_square():
     batch = regions(torch.ones(3, 1))
     predicted = torch.randn(3, 4)
     term = feature_term(predicted, batch, masked_regions(batch))
-    assert float(term.loss) == pytest.approx(3 * float(F.mse_loss(predicted, batch.features)), rel=1e-6)
+    expected = 3 * float(F.mse_loss(predicted, batch.features))
+    assert float(term.loss) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
-"""The engines in this process: settings, schedule, weight decay, NaN, checkpoints of plain torch."""
+"""The engines in this process: settings, schedule, weight decay, NaN, plain torch checkpoints."""
 
 import dataclasses
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_the_learning_rate_warms_up_and_decays_to_zero():
     rates = [learning_rate(step, 100, optim) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
     assert rates[10] == 1.0 and rates[99] == pytest.approx(1 / 90)
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[10:]))
 
 
 def test_only_matrices_decay(config):

@@ -1,4 +1,4 @@
-"""A training checkpoint -> a Hugging Face folder, without a GPU and without the optimizer's moments."""
+"""A training checkpoint -> a Hugging Face folder, without a GPU or the optimizer's moments."""
 
 import json
 from pathlib import Path

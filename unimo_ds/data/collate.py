@@ -148,7 +148,7 @@ def _read_regions(segment: Segment, corruption: CorruptionConfig) -> _Regions:
 
 
 def _mean_feature(features: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """float16 [1, F]: [IMG]. Only visible regions count, or the mean would give masked ones away."""
+    """float16 [1, F]: [IMG]. Of visible regions only, or the mean would give masked ones away."""
     if not visible.any():
         return np.zeros((1, features.shape[1]), np.float16)
     return features[visible].mean(axis=0, dtype=np.float32, keepdims=True).astype(np.float16)

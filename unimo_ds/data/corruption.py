@@ -45,9 +45,9 @@ def mask_spans(
 ) -> TextSegment:
     """Masked language modelling over spans of whole words [3.2].
 
-    Spans of Geo(p) words, cut off at ``span_max_words``, are chosen until the budget of tokens is used; of
-    the chosen tokens 80 % become [MASK], 10 % a random word, 10 % stay; all are asked for. The last
-    span may pass the budget by the rest of its last word: words are never cut.
+    Spans of Geo(p) words, cut off at ``span_max_words``, are chosen until the budget of tokens is
+    used; of the chosen tokens 80 % become [MASK], 10 % a random word, 10 % stay; all are asked for.
+    The last span may pass the budget by the rest of its last word: words are never cut.
     """
     segment = plain_text(tokens)
     first_of_word = np.flatnonzero(_word_starts(tokens, words))
@@ -82,8 +82,8 @@ def cut_fragments(
     Fragments of U(fragment_min, fragment_max) tokens, widened to whole words, are cut until
     ``seq2seq_ratio`` of the tokens is used. Source: [CLS] rest [SEP], bidirectional. Target: [CLS]
     fragment [SEP] for each fragment in the order of the text, causal, seeing the source. Words keep
-    their places in the text as position ids; the [CLS] of a fragment takes the place before it. A text
-    too short to leave a source becomes the target of an empty one.
+    their places in the text as position ids; the [CLS] of a fragment takes the place before it. A
+    text too short to leave a source becomes the target of an empty one.
     """
     cut = _choose_fragments(tokens, words, config, rng)
     if cut is None:
@@ -100,7 +100,7 @@ def cut_fragments(
 
 
 def caption_target(tokens: np.ndarray) -> TextSegment:
-    """[CLS] words [SEP], causal; the position before a word is asked for it. [SEP] ends it, unasked."""
+    """[CLS] words [SEP], causal; each word is asked for at the position before it, [SEP] never."""
     segment = plain_text(tokens)
     segment.labels[:-1] = segment.word_ids[1:]
     return segment._replace(order=np.arange(1, len(tokens) + 3, dtype=np.int32))
@@ -119,9 +119,10 @@ def join(*parts: TextSegment) -> TextSegment:
 def mask_regions(
     boxes: np.ndarray, config: CorruptionConfig, rng: np.random.Generator
 ) -> np.ndarray:
-    """bool [R]: anchors are drawn, and all regions that overlap one go with it, until the share is reached [3.1].
+    """bool [R]: random anchors, and all regions that overlap one, until the share is reached [3.1].
 
-    Overlap is intersection over union, compared with ``region_overlap``; at least one region is masked.
+    Overlap is intersection over union, compared with ``region_overlap``; at least one region is
+    masked.
 
     Args:
         boxes: [R, 5] as (x1/W, y1/H, x2/W, y2/H, area share).

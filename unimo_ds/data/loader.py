@@ -1,4 +1,4 @@
-"""The batches of a step on a rank, built ahead by threads; what they hold depends on (seed, step) alone."""
+"""The batches of a step on a rank, built ahead by threads; they depend on (seed, step) alone."""
 
 import dataclasses
 from collections import deque
@@ -34,7 +34,8 @@ class Loader:
         heldout: serve ``data.heldout_pairs`` instead of what is trained on.
 
     Raises:
-        ValueError: corpora that do not go with the configuration, or a world that does not divide the rows.
+        ValueError: corpora that do not go with the configuration, or a world that does not divide
+            the rows.
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class Loader:
     ) -> None:
         if config.batch.rows % world_size:
             raise ValueError(
-                f"batch.rows {config.batch.rows} is not a multiple of the {world_size} ranks: set it to "
-                f"{-(-config.batch.rows // world_size) * world_size}, or start another number of ranks"
+                f"batch.rows {config.batch.rows} is not a multiple of the {world_size} ranks: "
+                f"set it to {-(-config.batch.rows // world_size) * world_size}, "
+                "or start another number of ranks"
             )
         if heldout:  # one caption per image, so that candidates are as many texts as images
             config = dataclasses.replace(config, cmcl=dataclasses.replace(config.cmcl, captions=1))
@@ -69,7 +71,7 @@ class Loader:
             yield self._build(draws[start : start + self.config.batch.samples])
 
     def steps(self, start: int, stop: int) -> Iterator[list[MicroStep]]:
-        """Steps ``start`` to ``stop``, built ahead by ``data.workers`` threads (0: as they are asked for)."""
+        """Steps ``start`` to ``stop``, built ahead by ``data.workers`` threads (0: on demand)."""
         workers = self.config.data.workers
         if not workers:
             yield from map(self.step, range(start, stop))

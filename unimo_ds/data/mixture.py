@@ -1,7 +1,8 @@
 """Which samples make up a step: a closed form of (seed, step), with no state.
 
-The kinds come in a weighted round-robin cycle; within a kind every epoch is a permutation of its own,
-computed index by index (a Feistel network with cycle walking), so that step k of run r is arithmetic.
+The kinds come in a weighted round-robin cycle; within a kind every epoch is a permutation of its
+own, computed index by index (a Feistel network with cycle walking), so that step k of run r is
+arithmetic.
 """
 
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ class Mixture:
 
 
 def round_robin(weights: Sequence[int]) -> list[int]:
-    """A cycle of ``sum(weights)`` kinds, each as evenly spread as can be (smooth weighted round-robin)."""
+    """A cycle of ``sum(weights)`` kinds, each spread evenly (smooth weighted round-robin)."""
     credit = [0] * len(weights)
     cycle = []
     for _ in range(sum(weights)):
@@ -65,7 +66,10 @@ def round_robin(weights: Sequence[int]) -> list[int]:
 
 
 def round_keys(seed: int, kind: int, epoch: int) -> tuple[int, ...]:
-    """The keys of one permutation. Philox's stream is documented and stable, unlike `Generator.permutation`."""
+    """The keys of one permutation.
+
+    Philox's stream is documented and stable, unlike `Generator.permutation`.
+    """
     bits = np.random.Philox(key=[seed, (epoch << 8) | kind]).random_raw(ROUNDS)
     return tuple(int(word) for word in bits)
 

@@ -73,8 +73,9 @@ class Samples:
         self.pairs = pairs
         if tokenizer.vocab_size != config.model.vocab_size:
             raise ValueError(
-                f"model.vocab_size {config.model.vocab_size} is not that of {config.data.tokenizer}, "
-                f"which has {tokenizer.vocab_size} words: set model.vocab_size={tokenizer.vocab_size}"
+                f"model.vocab_size {config.model.vocab_size} is not that of "
+                f"{config.data.tokenizer}, which has {tokenizer.vocab_size} words: "
+                f"set model.vocab_size={tokenizer.vocab_size}"
             )
         for corpus in (*self.texts.corpora, *self.pairs.corpora):
             _check_words(corpus, tokenizer.fingerprint, config)
@@ -101,7 +102,7 @@ class Samples:
         return self._pair(draw, key, rng)
 
     def _pair(self, draw: Draw, key: tuple[int, ...], rng: np.random.Generator) -> Sample:
-        """A masked joint pass for the reconstruction objectives, and unmasked ones for the contrast."""
+        """A masked joint pass for the reconstruction objectives, unmasked ones for the contrast."""
         corpus, row = self.pairs[draw.index]
         image = ImageRef(corpus.images, corpus.image_row(row), ())
         captions = corpus.captions(row)
@@ -153,13 +154,14 @@ def _check_words(corpus: TextCorpus | PairCorpus, fingerprint: str, config: RunC
     manifest = corpus.manifest
     if manifest.tokenizer != fingerprint:
         raise ValueError(
-            f"{corpus.folder} was built with tokenizer {manifest.tokenizer}, this run uses {fingerprint} "
-            f"({config.data.tokenizer}): rebuild it with unimo-prep, or set data.tokenizer"
+            f"{corpus.folder} was built with tokenizer {manifest.tokenizer}, this run uses "
+            f"{fingerprint} ({config.data.tokenizer}): rebuild it with unimo-prep, or set "
+            "data.tokenizer"
         )
     if manifest.max_tokens + 2 > config.data.max_tokens:
         raise ValueError(
-            f"{corpus.folder} holds sequences of up to {manifest.max_tokens} tokens + [CLS] and [SEP], "
-            f"data.max_tokens is {config.data.max_tokens}: rebuild with --max-tokens "
+            f"{corpus.folder} holds sequences of up to {manifest.max_tokens} tokens + [CLS] and "
+            f"[SEP], data.max_tokens is {config.data.max_tokens}: rebuild with --max-tokens "
             f"{config.data.max_tokens - 2}, or raise data.max_tokens"
         )
 

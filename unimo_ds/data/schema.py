@@ -1,6 +1,6 @@
 """What lies on disk: the Arrow schemas of the three kinds of corpora and their manifest.
 
-A corpus is a folder: ``manifest.json`` and uncompressed Arrow IPC *file* shards that are memory-mapped.
+A corpus is a folder: ``manifest.json`` and uncompressed, memory-mapped Arrow IPC *file* shards.
 Imports nothing of ours but the ground, and never torch: `unimo-prep` stands on it.
 """
 
@@ -71,7 +71,7 @@ class ShardRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class RegionSource:
-    """Where the regions of an images corpus come from, and all that is needed to make more of them."""
+    """Where the regions of an images corpus come from, and all that is needed to make more."""
 
     name: str  # "pixels" or "precomputed"
     feature_size: int  # F
@@ -90,7 +90,7 @@ class RegionSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """``manifest.json`` of a corpus; written last, so its presence says that the corpus is whole."""
+    """``manifest.json`` of a corpus; written last: its presence says that the corpus is whole."""
 
     kind: str
     rows: int
@@ -117,16 +117,16 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     if not path.is_file():
         raise ValueError(
-            f"{folder} is no corpus: {MANIFEST_NAME} is missing; build it with unimo-prep, or finish "
-            "an interrupted build with --resume"
+            f"{folder} is no corpus: {MANIFEST_NAME} is missing; build it with unimo-prep, or "
+            "finish an interrupted build with --resume"
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         found = values["schema_version"]
         if found != SCHEMA_VERSION:
             raise ValueError(
-                f"{path} has schema version {found}, this release reads {SCHEMA_VERSION}: rebuild it "
-                "with unimo-prep"
+                f"{path} has schema version {found}, this release reads {SCHEMA_VERSION}: "
+                "rebuild it with unimo-prep"
             )
         values["shards"] = [ShardRecord(**shard) for shard in values["shards"]]
         values["regions"] = RegionSource(**values["regions"]) if values["regions"] else None

@@ -20,7 +20,7 @@ from unimo_ds.data.schema import (
 
 
 class Regions(NamedTuple):
-    """The regions of one image; views into the memory map. R regions, F features, k kept classes."""
+    """The regions of one image, views into the memory map: R regions, F features, k classes."""
 
     features: np.ndarray  # float16 [R, F]
     boxes: np.ndarray  # float32 [R, 5]
@@ -94,8 +94,8 @@ class Corpus:
         found = path.stat().st_size if path.is_file() else 0
         if found != record.bytes:  # a short file under a memory map would kill the process (SIGBUS)
             raise ValueError(
-                f"{path} has {found} bytes, its manifest says {record.bytes}: rebuild the corpus or "
-                "copy it again; `unimo-prep verify` checks all of it"
+                f"{path} has {found} bytes, its manifest says {record.bytes}: rebuild the corpus "
+                "or copy it again; `unimo-prep verify` checks all of it"
             )
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         if not reader.schema.equals(SCHEMAS[self.kind]):

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from unimo_kernels.similarity import similarity_logsumexp
 
 from unimo_ds.batch import Batch
 from unimo_ds.config import ContrastConfig
 from unimo_ds.distributed import gather_rows
 from unimo_ds.objectives.language import Term
+from unimo_kernels.similarity import similarity_logsumexp
 
 
 class Masses(NamedTuple):
@@ -53,7 +53,7 @@ def contrastive_term(
 
 
 def scored_pair_masses(scores_S: Tensor, group_S: Tensor, positive_S: Tensor) -> Masses:
-    """Form (a): one anchor per group, told of at its first pair; elsewhere -inf, which counts nothing."""
+    """Form (a): one anchor per group, told of at its first pair; -inf elsewhere counts nothing."""
     same_SS = group_S[:, None] == group_S[None, :]
     earlier_SS = torch.ones_like(same_SS).tril(-1)
     first_S = ~(same_SS & earlier_SS).any(dim=1)
@@ -86,7 +86,10 @@ def matrix_masses(sides: Sides, scale: Tensor, in_batch_negatives: bool) -> tupl
 
 
 def count_anchors(batch: Batch, config: ContrastConfig) -> Tensor:
-    """int64 []: anchors of this rank, known before the forward; a positive always shares its anchor's rank."""
+    """int64 []: anchors of this rank, known before the forward.
+
+    A positive always shares its anchor's rank.
+    """
     images = torch.isin(batch.image_group, batch.text_group).sum()
     texts = torch.isin(batch.text_group, batch.image_group).sum()
     pairs = batch.pair_group[batch.pair_positive].unique().numel()
@@ -94,7 +97,7 @@ def count_anchors(batch: Batch, config: ContrastConfig) -> Tensor:
 
 
 def _shared(own: Masses, group_A: Tensor, scores_S: Tensor, batch: Batch) -> Masses:
-    """One softmax for both forms: the scored pairs of an anchor's group join its row of the matrix."""
+    """One softmax for both forms: the scored pairs of an anchor's group join its matrix row."""
     member_AS = group_A[:, None] == batch.pair_group[None, :]
     joint_all = _masked_logsumexp(scores_S[None, :], member_AS)
     joint_positive = _masked_logsumexp(scores_S[None, :], member_AS & batch.pair_positive[None, :])

@@ -34,7 +34,8 @@ class Losses(NamedTuple):
     mrfr: Term
     mrc: Term
     cmcl: Term
-    image_embeddings: Tensor  # float32 [I, D]; score(i, j) = <image_i, text_j>, not yet divided by the temperature
+    # score(i, j) = <image_i, text_j>, not yet divided by the temperature
+    image_embeddings: Tensor  # float32 [I, D]
     text_embeddings: Tensor  # float32 [J, D]
 
 
@@ -55,7 +56,7 @@ def count_terms(batch: Batch, contrast: ContrastConfig) -> Tensor:
 
 
 def total_loss(losses: Losses, counts: list[float], weights: LossConfig) -> Tensor:
-    """Σ weight * sum / global count. Summed over ranks and micro-steps it is the loss of the step."""
+    """Σ weight * sum / global count: summed over ranks and micro-steps, the loss of the step."""
     total = losses.mlm.loss.new_zeros(())
     for (name, term), count in zip(terms(losses).items(), counts, strict=True):
         total = total + getattr(weights, name) * term.loss / max(count, 1.0)
@@ -110,7 +111,7 @@ class UnimoForPreTraining(RetrievalMixin, UnimoPreTrainedModel):
         )
 
     def _compare(self, hidden_TD: Tensor, batch: Batch) -> tuple[Tensor, Sides, Tensor]:
-        """Scores of the jointly encoded pairs, the two sides of the matrix, one over the temperature."""
+        """Scores of jointly encoded pairs, both sides of the matrix, one over the temperature."""
         jointly = len(batch.pair_image)
         pooled_image = self.image_pooler(hidden_TD[torch.cat([batch.pair_image, batch.image_at])])
         pooled_text = self.text_pooler(hidden_TD[torch.cat([batch.pair_text, batch.text_at])])
@@ -121,8 +122,8 @@ class UnimoForPreTraining(RetrievalMixin, UnimoPreTrainedModel):
         )
         scale = self.temperature().squeeze()
         if self.config.score == "match":
-            # Its bias is the same for everything in a softmax of the matrix; it is added for the pairs'
-            # sake, which may share that softmax.
+            # Its bias is the same for everything in a softmax of the matrix; it is added for the
+            # pairs' sake, which may share that softmax.
             ones_J1 = texts_JD.new_ones(len(texts_JD), 1)
             bias_I1 = match.bias.float().expand(len(images_ID), 1)
             images_ID = torch.cat([match.weighted_image.float(), bias_I1], dim=1)

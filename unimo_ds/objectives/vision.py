@@ -15,7 +15,8 @@ def masked_regions(batch: Batch) -> Tensor:
 def feature_term(predicted_NF: Tensor, batch: Batch, regions_N: Tensor) -> Term:
     """Masked region feature regression: ||r(h) - v||² / F, summed over masked regions.
 
-    The paper sums over the F features; the mean keeps the loss, and so its weight, independent of F.
+    The paper sums over the F features; the mean keeps the loss, and so its weight, independent of
+    F.
     """
     error_NF = predicted_NF.float() - batch.features[regions_N].float()
     loss_N = error_NF.square().mean(dim=1)
@@ -25,8 +26,9 @@ def feature_term(predicted_NF: Tensor, batch: Batch, regions_N: Tensor) -> Term:
 def class_term(logits_NK: Tensor, batch: Batch, regions_N: Tensor) -> Term:
     """Masked region classification: cross-entropy with the soft label, summed over masked regions.
 
-    The k kept classes have their probabilities p; what is left of the mass lies evenly, r each, on the
-    other K - k: CE = -Σ_kept (p - r) log q - r Σ_all log q. Right = the likeliest kept class wins.
+    The k kept classes have their probabilities p; what is left of the mass lies evenly, r each, on
+    the other K - k: CE = -Σ_kept (p - r) log q - r Σ_all log q. Right = the likeliest kept class
+    wins.
     """
     log_q_NK = torch.log_softmax(logits_NK.float(), dim=-1)
     ids_Nk = batch.region_class_ids[regions_N]

@@ -1,4 +1,4 @@
-"""A checkpoint is a folder that appears at once: written beside, described by a manifest, renamed."""
+"""A checkpoint is a folder that appears at once: written beside, given a manifest, renamed."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ def checkpoints_folder(run: Path) -> Path:
 
 
 def config_fingerprint(config: RunConfig) -> str:
-    """Of all that a resumed run must share with the run it continues: model, data, batches, losses."""
+    """Of all that a resumed run shares with the run it continues: model, data, batches, losses."""
     values = asdict(config)
     for section in ("model", "data", "batch", "corruption", "cmcl", "loss", "optim"):
         values[section] = asdict(getattr(config, section))
@@ -45,7 +45,7 @@ def config_fingerprint(config: RunConfig) -> str:
 
 
 def save_checkpoint(engine: Engine, config: RunConfig, step: int, seconds: float) -> Path:
-    """Writes the checkpoint after ``step`` steps and forgets the oldest beyond ``keep_checkpoints``."""
+    """Writes the checkpoint of ``step`` and forgets the oldest beyond ``keep_checkpoints``."""
     folder = checkpoints_folder(config.run_folder)
     final = folder / f"step_{step:08d}"
     partial = folder / f".partial_step_{step:08d}"
@@ -95,8 +95,8 @@ def read_checkpoint(folder: Path) -> CheckpointManifest:
         found = path.stat().st_size if path.is_file() else 0
         if found != size:
             raise ValueError(
-                f"{path} has {found} bytes, its manifest says {size}: remove {folder} to resume from the "
-                "checkpoint before it"
+                f"{path} has {found} bytes, its manifest says {size}: remove {folder} to resume "
+                "from the checkpoint before it"
             )
     return manifest
 
@@ -113,13 +113,14 @@ def load_checkpoint(engine: Engine, config: RunConfig) -> CheckpointManifest | N
     manifest = read_checkpoint(checkpoints[-1])
     if manifest.config_fingerprint != config_fingerprint(config):
         raise ValueError(
-            f"{checkpoints[-1]} was trained with another model, data, batch, loss or optimizer: use the "
-            f"configuration in {config.run_folder / 'config.json'}, another name, or --fresh"
+            f"{checkpoints[-1]} was trained with another model, data, batch, loss or optimizer: "
+            f"use the configuration in {config.run_folder / 'config.json'}, another name, "
+            "or --fresh"
         )
     if manifest.world_size != world_size():
         raise ValueError(
-            f"{checkpoints[-1]} was written by {manifest.world_size} ranks, this run has {world_size()}: "
-            f"start {manifest.world_size} ranks"
+            f"{checkpoints[-1]} was written by {manifest.world_size} ranks, this run has "
+            f"{world_size()}: start {manifest.world_size} ranks"
         )
     engine.load(checkpoints[-1])
     return manifest

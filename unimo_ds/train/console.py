@@ -19,7 +19,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def progress(done: int, total: int) -> Iterator[Callable[[], None]]:
-    """A function that advances the bar by a step; it does nothing without a terminal or off rank 0."""
+    """A function that advances the bar by a step; nothing without a terminal or off rank 0."""
     shown = rank() == 0 and _console.is_terminal
     columns = TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=_console, disable=not shown) as bar:

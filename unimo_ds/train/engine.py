@@ -51,8 +51,8 @@ def build_engine(model: nn.Module, config: RunConfig) -> Engine:
         return DeepSpeedEngine(model, config)
     if launched_ranks() > 1:
         raise ValueError(
-            f"train.deepspeed is empty: plain torch is for 1 process, {launched_ranks()} were launched; "
-            "set train.deepspeed=ds_configs/zero1.json"
+            f"train.deepspeed is empty: plain torch is for 1 process, {launched_ranks()} were "
+            "launched; set train.deepspeed=ds_configs/zero1.json"
         )
     return PlainEngine(model, config)
 

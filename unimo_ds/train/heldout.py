@@ -1,4 +1,4 @@
-"""What the model makes of pairs it never trained on: losses, and retrieval between image and text."""
+"""What the model makes of pairs it never trained on: losses, and image-text retrieval."""
 
 import torch
 from torch import Tensor

@@ -78,7 +78,7 @@ def train_step(
     config: RunConfig,
     tally: Tally,
 ) -> float:
-    """One optimizer step: every loss divided by its global count, whatever the ranks and micro-steps.
+    """One optimizer step: each loss over its global count, whatever the ranks and micro-steps.
 
     Returns:
         The norm of the gradient before clipping.
@@ -114,15 +114,16 @@ def refuse_non_finite(sums: list[torch.Tensor], micro_steps: list[MicroStep], st
     if not summed([float(torch.stack(bad).sum())], sums[0].device)[0]:
         return
     mine = [
-        f"rank {rank()}, {', '.join(n for n, is_bad in zip(OBJECTIVES, flags, strict=True) if is_bad)}: "
+        f"rank {rank()}, "
+        f"{', '.join(n for n, is_bad in zip(OBJECTIVES, flags, strict=True) if is_bad)}: "
         + " ".join(micro.names)
         for flags, micro in zip(bad, micro_steps, strict=True)
         if flags.any()
     ]
     found = "\n  ".join(line for lines in gather_objects(mine) for line in lines)
     raise NonFinite(
-        f"step {step}: a loss is not finite; nothing was updated. Look at the samples with `unimo-prep "
-        f"verify`, or lower optim.lr:\n  {found}"
+        f"step {step}: a loss is not finite; nothing was updated. Look at the samples with "
+        f"`unimo-prep verify`, or lower optim.lr:\n  {found}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The numbers a person wants of a run: gathered over ranks, written to the log, a file and TensorBoard."""
+"""The numbers a person wants of a run: gathered over ranks, for the log, a file and TensorBoard."""
 
 import json
 import resource
@@ -38,7 +38,7 @@ class Tally:
         self.flops += useful_flops(batch, model)
 
     def totals(self, device: torch.device) -> tuple[Metrics, "Work"]:
-        """Losses and accuracies over all ranks, and the work done; None where nothing was counted."""
+        """Losses and accuracies over all ranks (None: nothing was counted), and the work done."""
         flat = [value for name in OBJECTIVES for value in self._terms[name]]
         flat += [self.samples, self.filled, self.positions, self.flops]
         flat = summed(flat, device)
@@ -71,10 +71,11 @@ def term_sums(losses: Losses) -> torch.Tensor:
 
 
 def useful_flops(batch: Batch, model: ModelConfig) -> float:
-    """FLOPs of forward and backward that a dense model needs for what the row holds (padding is no use).
+    """FLOPs of forward and backward that a dense model needs for what the row holds, padding aside.
 
-    3 * (2 * weights per position + 4 * D * length per layer for attention), weights counted where they
-    apply: blocks at every position, the region projection at regions, the language head at labels.
+    3 * (2 * weights per position + 4 * D * length per layer for attention), weights counted where
+    they apply: blocks at every position, the region projection at regions, the language head at
+    labels.
     """
     hidden, layers = model.hidden_size, model.num_hidden_layers
     segments = batch.segment[batch.segment != PADDING_SEGMENT].long()
@@ -88,7 +89,7 @@ def useful_flops(batch: Batch, model: ModelConfig) -> float:
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of one rank's device: of the data sheet for known GPUs, else measured with a matrix product."""
+    """FLOP/s of one rank's device: the data sheet's for known GPUs, else of a matrix product."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         for part, peak in PEAK_FLOPS.items():
@@ -105,7 +106,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def memory_gib(device: torch.device) -> float:
-    """Peak memory summed over the ranks: of the GPUs, or resident memory of the processes on CPU."""
+    """Peak memory summed over the ranks: of the GPUs, or resident in the processes on CPU."""
     if device.type == "cuda":
         mine = float(torch.cuda.max_memory_allocated(device))
     else:
@@ -151,8 +152,9 @@ def log_line(step: int, steps: int, metrics: Metrics) -> str:
         parts.append(f"{name} {number(f'loss/{name}', '.3f')}{accuracy}")
     parts.append(f"lr {number('lr', '.2e')} norm {number('grad_norm', '.2f')}")
     parts.append(
-        f"{number('tokens_per_second', ',.0f')} tok/s {number('samples_per_second', '.1f')} samples/s "
-        f"mfu {number('mfu', '.1%')} wait {number('data_wait', '.1%')} fill {number('packing', '.1%')} "
-        f"mem {number('memory_gib', '.2f')} GiB"
+        f"{number('tokens_per_second', ',.0f')} tok/s "
+        f"{number('samples_per_second', '.1f')} samples/s "
+        f"mfu {number('mfu', '.1%')} wait {number('data_wait', '.1%')} "
+        f"fill {number('packing', '.1%')} mem {number('memory_gib', '.2f')} GiB"
     )
     return " | ".join(parts)

@@ -20,7 +20,7 @@ def build_model(config: RunConfig) -> UnimoForPreTraining:
 
 
 def initialised(model: UnimoForPreTraining, folder: str) -> UnimoForPreTraining:
-    """``model`` with the weights that ``folder`` holds; what it lacks (RoBERTa has no images) stays random."""
+    """``model`` with the weights in ``folder``; what it lacks (RoBERTa: images) stays random."""
     found = UnimoConfig.from_pretrained(folder)
     for name in ("vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings"):
         theirs, ours = getattr(found, name), getattr(model.config, name)

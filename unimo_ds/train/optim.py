@@ -7,14 +7,14 @@ from unimo_ds.config import OptimConfig
 
 
 def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
-    """Of the update that takes step ``step`` (from 0) of ``steps``: linear warm-up, then linear to 0."""
+    """Of the update at ``step`` (from 0) of ``steps``: linear warm-up, then linear to 0."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     return config.lr * (steps - step) / max(1, steps - config.warmup_steps)
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> AdamW:
-    """AdamW in two groups: matrices decay, vectors and scalars (biases, LayerNorm, temperature) do not."""
+    """AdamW in two groups: matrices decay, vectors and scalars (biases, LayerNorm, ...) do not."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {

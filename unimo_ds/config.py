@@ -126,7 +126,7 @@ class TrainConfig:
     save_every: int = 5000
     keep_checkpoints: int = 3
     heldout_candidates: int = 1000  # images and texts that held-out retrieval searches
-    threads: int = 0  # torch's own, per rank; 0 = torch's default
+    threads: int = 0  # torch's own, per rank; 0 = the machine's cores shared among its ranks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,15 @@ CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -c GPU)
 DEMO := corpora/demo
 RUN := runs/demo
-PAIRS := --tokenizer $(DEMO)/tokenizer.json --max-tokens 126
-PIXELS := --regions pixels --grid 4 --patch 16 --num-classes 64
-WORDS := --visual-words $(DEMO)/pairs/images/visual_words.npy
-PRETRAIN := DS_ACCELERATOR=cpu $(BIN)/deepspeed --num_gpus 2 --module unimo_ds.pretrain unimo_ds/configs/demo.toml
+WORDS := --tokenizer $(DEMO)/tokenizer.json --max-tokens 126
+PIXELS := --regions pixels --grid 2 --patch 32 --num-classes 64
+CLASSES := --visual-words $(DEMO)/pairs/images/visual_words.npy
+PRETRAIN := CUDA_VISIBLE_DEVICES= DS_ACCELERATOR=cpu $(BIN)/deepspeed --num_gpus 2 --module unimo_ds.pretrain \
+	unimo_ds/configs/demo.toml
 
-.PHONY: demo test bench lint install clean
+STARTED := $(shell date +%s)
+
+.PHONY: demo demo-corpora test bench lint install clean
 
 install: $(VENV)/.installed
 
@@ -25,24 +28,25 @@ endif
 	$(BIN)/pip install --quiet -e .[dev]
 	touch $@
 
-# The corpora are built, a model is trained half way, resumed from its checkpoint, converted and shown.
-demo: install
-	date +%s > .demo-started
-	rm -rf $(DEMO) $(RUN)
-	$(BIN)/unimo-prep demo $(DEMO)/raw
+demo-corpora: install
+	rm -rf $(DEMO)
+	$(BIN)/unimo-prep demo $(DEMO)/raw --pairs 6000
 	$(BIN)/unimo-prep tokenizer $(DEMO)/tokenizer.json $(DEMO)/raw/texts/prose.jsonl \
 		$(DEMO)/raw/pairs/train.jsonl --vocab-size 512
-	$(BIN)/unimo-prep text $(DEMO)/texts $(DEMO)/raw/texts/prose.jsonl $(PAIRS)
-	$(BIN)/unimo-prep pairs $(DEMO)/pairs $(DEMO)/raw/pairs/train.jsonl $(PAIRS) $(PIXELS)
-	$(BIN)/unimo-prep images $(DEMO)/images $(DEMO)/raw/images $(PIXELS) $(WORDS)
-	$(BIN)/unimo-prep pairs $(DEMO)/heldout $(DEMO)/raw/pairs/heldout.jsonl $(PAIRS) $(PIXELS) $(WORDS)
+	$(BIN)/unimo-prep text $(DEMO)/texts $(DEMO)/raw/texts/prose.jsonl $(WORDS)
+	$(BIN)/unimo-prep pairs $(DEMO)/pairs $(DEMO)/raw/pairs/train.jsonl $(WORDS) $(PIXELS)
+	$(BIN)/unimo-prep images $(DEMO)/images $(DEMO)/raw/images $(PIXELS) $(CLASSES)
+	$(BIN)/unimo-prep pairs $(DEMO)/heldout $(DEMO)/raw/pairs/heldout.jsonl $(WORDS) $(PIXELS) $(CLASSES)
 	$(BIN)/unimo-prep verify $(DEMO)/texts $(DEMO)/images $(DEMO)/pairs $(DEMO)/heldout
+
+# A model is trained, stopped, resumed from its checkpoint, converted and shown.
+demo: demo-corpora
+	rm -rf $(RUN)
 	$(PRETRAIN) train.stop_after=100
 	$(PRETRAIN)
 	$(BIN)/unimo-convert zero $(RUN) $(RUN)/model
 	$(BIN)/python -m unimo_ds.report $(RUN) $(RUN)/model --out $(RUN)/report.html \
-		--scenes $(DEMO)/raw/pairs/heldout.jsonl --started $$(cat .demo-started)
-	rm .demo-started
+		--scenes $(DEMO)/raw/pairs/heldout.jsonl --started $(STARTED)
 	@echo "Open $(RUN)/report.html in a browser; the numbers are in $(RUN)/summary.json"
 
 test: install

@@ -48,7 +48,9 @@ def main() -> None:
         paths = photos[start : start + BATCH]
         maps = encoder(torch.stack([pixels(path) for path in paths])).last_hidden_state
         boxes = grid_boxes(*maps.shape[2:])
-        for path, features in zip(paths, maps.flatten(2).transpose(1, 2).half().numpy(), strict=True):
+        for path, features in zip(
+            paths, maps.flatten(2).transpose(1, 2).half().numpy(), strict=True
+        ):
             np.savez(
                 options.out / f"{path.stem}.npz",
                 features=features,

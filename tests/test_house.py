@@ -15,8 +15,14 @@ MAY_IMPORT = {
     "unimo_ds/model": [*GROUND, "unimo_ds.data", "unimo_kernels"],
     "unimo_ds/objectives": [*GROUND, "unimo_ds.model", "unimo_ds.data", "unimo_kernels"],
     "unimo_ds/train": [*GROUND, "unimo_ds.objectives", "unimo_ds.model", "unimo_ds.data"],
-    "unimo_ds/convert": [*GROUND, *(f"unimo_ds.{p}" for p in ("objectives", "model", "data", "train"))],
-    "unimo_ds/report": [*GROUND, *(f"unimo_ds.{p}" for p in ("objectives", "model", "data", "train"))],
+    "unimo_ds/convert": [
+        *GROUND,
+        *(f"unimo_ds.{p}" for p in ("objectives", "model", "data", "train")),
+    ],
+    "unimo_ds/report": [
+        *GROUND,
+        *(f"unimo_ds.{p}" for p in ("objectives", "model", "data", "train")),
+    ],
     "kernels/unimo_kernels": [],
     "data_prep": [
         "unimo_ds.data.schema",

@@ -22,6 +22,11 @@ def launched_ranks() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def uses_gpu() -> bool:
+    """Whether ranks compute on GPUs; ``DS_ACCELERATOR=cpu`` keeps a machine's GPUs out of it."""
+    return torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR", "cuda") == "cuda"
+
+
 def barrier() -> None:
     if dist.is_initialized():
         dist.barrier()

@@ -54,12 +54,12 @@ def run(config: RunConfig, *, fresh: bool, command: Sequence[str]) -> None:
     import torch
     import torch.distributed as dist
 
-    from unimo_ds.distributed import barrier, rank
+    from unimo_ds.distributed import barrier, rank, uses_gpu
     from unimo_ds.train.engine import build_engine, start_deepspeed
     from unimo_ds.train.loop import train
     from unimo_ds.train.model import build_model
 
-    if not torch.cuda.is_available():
+    if not uses_gpu():
         keep_heap_compact()
     # Ranks that each take all cores spend their time waiting for each other: measured, a third of it.
     torch.set_num_threads(config.train.threads or max(1, cores() // ranks_here()))

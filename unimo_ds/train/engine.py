@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from unimo_ds.batch import Batch
 from unimo_ds.config import RunConfig
-from unimo_ds.distributed import launched_ranks
+from unimo_ds.distributed import launched_ranks, uses_gpu
 from unimo_ds.objectives.pretraining import Losses
 from unimo_ds.train.optim import build_optimizer
 
@@ -37,7 +37,7 @@ class Engine(Protocol):
 
     def forward(self, batch: Batch) -> Losses: ...
     def backward(self, loss: Tensor, *, last: bool) -> None: ...
-    def step(self, lr: float) -> float: ...
+    def step(self, lr: float) -> float | None: ...
     def train(self, mode: bool) -> None: ...
     def save(self, folder: Path) -> None: ...
     def load(self, folder: Path) -> None: ...
@@ -61,7 +61,7 @@ class PlainEngine:
     """torch alone; what DeepSpeed's numbers are compared with."""
 
     def __init__(self, model: nn.Module, config: RunConfig) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device("cuda" if uses_gpu() else "cpu")
         self.model = model.to(self.device)
         self.optimizer = build_optimizer(self.model, config.optim)
         self._clip = config.optim.grad_clip or torch.inf
@@ -121,11 +121,11 @@ class DeepSpeedEngine:
         self.engine.set_gradient_accumulation_boundary(last)
         self.engine.backward(loss)
 
-    def step(self, lr: float) -> float:
+    def step(self, lr: float) -> float | None:
         set_learning_rate(self.optimizer, lr)
         self.engine.step()
         norm = self.engine.get_global_grad_norm()
-        return float("nan") if norm is None else float(norm)
+        return None if norm is None else float(norm)
 
     def train(self, mode: bool) -> None:
         self.engine.train(mode)
@@ -179,8 +179,8 @@ def deepspeed_settings(config: RunConfig) -> dict[str, Any]:
 
 def start_deepspeed() -> Any:
     """The deepspeed module, its process group up; a plain process becomes a world of one."""
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if not uses_gpu():
+        os.environ["DS_ACCELERATOR"] = "cpu"
     if "RANK" not in os.environ:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -191,8 +191,8 @@ def start_deepspeed() -> Any:
     trust_weights_only()
     import deepspeed  # slow to import, and it must see DS_ACCELERATOR
 
-    deepspeed.init_distributed("nccl" if torch.cuda.is_available() else "gloo", verbose=False)
-    if torch.cuda.is_available():
+    deepspeed.init_distributed("nccl" if uses_gpu() else "gloo", verbose=False)
+    if uses_gpu():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     return deepspeed
 

@@ -1,5 +1,6 @@
 """The training loop, on one page."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -77,11 +78,11 @@ def train_step(
     lr: float,
     config: RunConfig,
     tally: Tally,
-) -> float:
+) -> float | None:
     """One optimizer step: each loss over its global count, whatever the ranks and micro-steps.
 
     Returns:
-        The norm of the gradient before clipping.
+        The norm of the gradient before clipping; None where DeepSpeed does not tell (stage 0, fp32).
     """
     local = sum(count_terms(micro.batch, config.cmcl) for micro in micro_steps)
     counts = summed(local.tolist(), engine.device)
@@ -96,8 +97,12 @@ def train_step(
         engine.backward(loss, last=i == len(micro_steps) - 1)
     refuse_non_finite(sums, micro_steps, step)
     grad_norm = engine.step(lr)
-    if grad_norm == float("inf") or (grad_norm != grad_norm and config.train.deepspeed == ""):
-        raise NonFinite(f"step {step}: the gradient's norm is {grad_norm}, with finite losses")
+    if grad_norm is not None and not math.isfinite(grad_norm):
+        raise NonFinite(
+            f"step {step}: the losses are finite but the gradient's norm is {grad_norm}; the weights of "
+            "this process are spoilt: start again, which resumes from the newest checkpoint, with a "
+            "lower optim.lr"
+        )
     for term, micro in zip(sums, micro_steps, strict=True):
         tally.add(term)
         tally.add_work(micro.batch, len(micro.names), config.model)

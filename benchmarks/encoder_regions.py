@@ -1,9 +1,10 @@
-"""Photos -> one npz of grid features each, by a Hugging Face vision encoder: `--regions precomputed`.
+"""Photos -> one npz of grid features each, by a Hugging Face vision encoder.
 
     python benchmarks/encoder_regions.py PHOTOS ENCODER OUT
 
-Every cell of the encoder's last feature map is a region: [R, F] float16 in ``features``, its box in
-pixels in ``boxes``, and the size of the picture. OUT/NAME.npz for PHOTOS/NAME.jpg.
+The folder OUT is what `unimo-prep --regions precomputed` takes: OUT/NAME.npz for PHOTOS/NAME.jpg,
+with every cell of the encoder's last feature map as a region ([R, F] float16 in ``features``), its
+box in pixels in ``boxes``, and the size of the picture.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Measures what this machine can: batches, attention, training steps. `make bench` runs it.
 
-Writes ``benchmarks/results.json`` (machine, versions, date, every number) and the same as a table in
-``benchmarks/results.md``. Each number is the median of several runs after a warm-up.
+Writes ``benchmarks/results.json`` (machine, versions, date, every number) and the same as a table
+in ``benchmarks/results.md``. Each number is the median of several runs after a warm-up.
 """
 
 import dataclasses
@@ -18,7 +18,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from unimo_kernels.attention import attention
 
 from unimo_ds.batch import num_filled
 from unimo_ds.config import RunConfig, load_config
@@ -27,6 +26,7 @@ from unimo_ds.train.engine import PlainEngine
 from unimo_ds.train.loop import train_step
 from unimo_ds.train.metrics import Tally
 from unimo_ds.train.model import build_model
+from unimo_kernels.attention import attention
 
 ROOT = Path(__file__).parents[1]
 REPEATS = 5

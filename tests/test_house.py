@@ -6,23 +6,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GROUND = (
-    "unimo_ds.config unimo_ds.batch unimo_ds.distributed unimo_ds.tokenizer unimo_ds.pixels".split()
-)
+GROUND = [
+    "unimo_ds.config",
+    "unimo_ds.batch",
+    "unimo_ds.distributed",
+    "unimo_ds.tokenizer",
+    "unimo_ds.pixels",
+]
+TRAINING = [f"unimo_ds.{name}" for name in ("objectives", "model", "data", "train")]
 # What each part may import of ours, besides itself. The roof may import everything.
 MAY_IMPORT = {
     "unimo_ds/data": [*GROUND],
     "unimo_ds/model": [*GROUND, "unimo_ds.data", "unimo_kernels"],
     "unimo_ds/objectives": [*GROUND, "unimo_ds.model", "unimo_ds.data", "unimo_kernels"],
     "unimo_ds/train": [*GROUND, "unimo_ds.objectives", "unimo_ds.model", "unimo_ds.data"],
-    "unimo_ds/convert": [
-        *GROUND,
-        *(f"unimo_ds.{p}" for p in ("objectives", "model", "data", "train")),
-    ],
-    "unimo_ds/report": [
-        *GROUND,
-        *(f"unimo_ds.{p}" for p in ("objectives", "model", "data", "train")),
-    ],
+    "unimo_ds/convert": [*GROUND, *TRAINING],
+    "unimo_ds/report": [*GROUND, *TRAINING],
     "kernels/unimo_kernels": [],
     "data_prep": [
         "unimo_ds.data.schema",

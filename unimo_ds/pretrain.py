@@ -61,7 +61,7 @@ def run(config: RunConfig, *, fresh: bool, command: Sequence[str]) -> None:
 
     if not uses_gpu():
         keep_heap_compact()
-    # Ranks that each take all cores spend their time waiting for each other: measured, a third of it.
+    # Ranks that each take all cores wait for each other a third of their time (measured).
     torch.set_num_threads(config.train.threads or max(1, cores() // ranks_here()))
     if config.train.deepspeed:
         start_deepspeed()

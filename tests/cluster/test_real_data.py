@@ -1,4 +1,4 @@
-"""The whole path on real photos, captions and articles: corpora, ZeRO-3, resume, conversion, use."""
+"""The whole path on real photos and articles: corpora, ZeRO-3, resume, conversion, use."""
 
 import itertools
 import json
@@ -70,7 +70,7 @@ def write_jsonl(path, rows):
 
 @pytest.fixture(scope="module")
 def real_toml(tmp_path_factory):
-    """Three corpora and a held-out one of a slice of the real data, and a configuration for them."""
+    """Three corpora and a held-out one of a slice of the real data, and a run's configuration."""
     real, out = Path(os.environ["UNIMO_REAL_DATA"]), tmp_path_factory.mktemp("real")
     captions = json.loads((real / "flickr8k" / "captions.json").read_text(encoding="utf-8"))
     split = {s: [c for c in captions if c["split"] == s] for s in ("train", "val")}

@@ -82,7 +82,7 @@ def train_step(
     """One optimizer step: each loss over its global count, whatever the ranks and micro-steps.
 
     Returns:
-        The norm of the gradient before clipping; None where DeepSpeed does not tell (stage 0, fp32).
+        The norm of the gradient before clipping; None where DeepSpeed keeps it (stage 0, fp32).
     """
     local = sum(count_terms(micro.batch, config.cmcl) for micro in micro_steps)
     counts = summed(local.tolist(), engine.device)
@@ -99,9 +99,9 @@ def train_step(
     grad_norm = engine.step(lr)
     if grad_norm is not None and not math.isfinite(grad_norm):
         raise NonFinite(
-            f"step {step}: the losses are finite but the gradient's norm is {grad_norm}; the weights of "
-            "this process are spoilt: start again, which resumes from the newest checkpoint, with a "
-            "lower optim.lr"
+            f"step {step}: the losses are finite but the gradient's norm is {grad_norm}; the "
+            "weights of this process are spoilt: start again, which resumes from the newest "
+            "checkpoint, with a lower optim.lr"
         )
     for term, micro in zip(sums, micro_steps, strict=True):
         tally.add(term)

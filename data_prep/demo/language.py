@@ -1,7 +1,11 @@
-"""What is said about a scene of the demo world: five captions, and how to read one back."""
+"""What is said about a scene of the demo world: five captions, and how to read one back.
+
+Captions name things in reading order, left to right and top to bottom. Whatever the wording, the
+first thing named is the first thing there, and what a small model writes can be right for a reason.
+"""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -61,11 +65,7 @@ def where(a: Thing, b: Thing, rng: np.random.Generator) -> str:
     return wordings[int(rng.integers(len(wordings)))]
 
 
-def _ordered(scene: Scene, rng: np.random.Generator) -> list[Thing]:
-    return [scene.things[i] for i in rng.permutation(len(scene.things))]
-
-
-def _third(things: list[Thing], rng: np.random.Generator) -> str:
+def _third(things: Sequence[Thing], rng: np.random.Generator) -> str:
     """What is said of the third thing, where there is one; mostly, but not always, something."""
     if len(things) < 3 or rng.random() < 0.2:
         return ""
@@ -76,45 +76,45 @@ def _third(things: list[Thing], rng: np.random.Generator) -> str:
 
 
 def _is_where(scene: Scene, rng: np.random.Generator) -> str:
-    a, b, *_ = things = _ordered(scene, rng)
+    a, b, *_ = things = scene.things
     verb = ("is", "sits", "can be seen")[int(rng.integers(3))]
     phrases = noun_phrase(a, rng, 0.7), noun_phrase(b, rng, 0.7)
     return f"{phrases[0]} {verb} {where(a, b, rng)} {phrases[1]}{_third(things, rng)}."
 
 
 def _there_is(scene: Scene, rng: np.random.Generator) -> str:
-    a, b, *_ = things = _ordered(scene, rng)
+    a, b, *_ = things = scene.things
     phrases = noun_phrase(a, rng, 0.7), noun_phrase(b, rng, 0.5)
     return f"there is {phrases[0]} {where(a, b, rng)} {phrases[1]}{_third(things, rng)}."
 
 
 def _you_see(scene: Scene, rng: np.random.Generator) -> str:
-    a, b, *_ = things = _ordered(scene, rng)
+    a, b, *_ = things = scene.things
     verb = ("you see", "there is", "we find")[int(rng.integers(3))]
-    reference = noun_phrase(b, rng, 0.4, "the")
-    return f"{where(a, b, rng)} {reference} {verb} {noun_phrase(a, rng, 0.6)}{_third(things, rng)}."
+    reference = noun_phrase(a, rng, 0.4, "the")
+    return f"{where(b, a, rng)} {reference} {verb} {noun_phrase(b, rng, 0.6)}{_third(things, rng)}."
 
 
 def _corners(scene: Scene, rng: np.random.Generator) -> str:
-    parts = [f"{noun_phrase(t, rng, 0.4)} in the {CELLS[t.cell]}" for t in _ordered(scene, rng)]
+    parts = [f"{noun_phrase(t, rng, 0.4)} in the {CELLS[t.cell]}" for t in scene.things]
     return f"{_enumerated(parts)}."
 
 
 def _with(scene: Scene, rng: np.random.Generator) -> str:
-    a, b, *_ = things = _ordered(scene, rng)
+    a, b, *_ = things = scene.things
     phrases = noun_phrase(a, rng, 0.6), noun_phrase(b, rng, 0.6)
     return f"{phrases[0]} with {phrases[1]} {where(b, a, rng)} it{_third(things, rng)}."
 
 
 def _list(scene: Scene, rng: np.random.Generator) -> str:
     opening = ("", "a picture of ", "the picture shows ", "we see ")[int(rng.integers(4))]
-    return f"{opening}{_enumerated([noun_phrase(t, rng, 0.15) for t in _ordered(scene, rng)])}."
+    return f"{opening}{_enumerated([noun_phrase(t, rng, 0.15) for t in scene.things])}."
 
 
 def _counted(scene: Scene, rng: np.random.Generator) -> str:
     number = ("two", "three")[len(scene.things) - 2]
     noun = ("shapes", "things", "objects")[int(rng.integers(3))]
-    phrases = [noun_phrase(t, rng, 0.3) for t in _ordered(scene, rng)]
+    phrases = [noun_phrase(t, rng, 0.3) for t in scene.things]
     return f"there are {number} {noun}: {_enumerated(phrases)}."
 
 

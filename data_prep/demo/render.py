@@ -11,12 +11,14 @@ from data_prep.demo.world import COLOURS, SIZES, Scene
 PICTURE_SIDE = 64
 _SCALE = 4
 _CELL = PICTURE_SIDE // 2
-_JITTER = 2  # pixels that a thing may stand off the middle of its cell
+_JITTER = 1  # pixels that a thing may stand off the middle of its cell
 _BACKGROUNDS = np.array(
     [(199, 209, 219), (212, 204, 190), (194, 210, 198), (214, 198, 204), (203, 200, 216)],
     dtype=np.float32,
 )
 _OUTLINE = 2.0 * _SCALE
+_OUTLINE_COLOUR = (16, 16, 20)
+"""One for all: a shape is then drawn by the same pixels whatever its colour, and soon learned."""
 
 
 def render(scene: Scene, rng: np.random.Generator) -> Image.Image:
@@ -50,7 +52,7 @@ def _stamp(shape: str, colour: str, size: str, texture: str) -> tuple[Image.Imag
     inner = _shape_mask(shape, side, radius - _OUTLINE / 2)
     fill = Image.new("RGB", (side, side), COLOURS[colour])
     fill.paste(_shade(COLOURS[colour]), (0, 0), _texture_mask(texture, side))
-    drawn = Image.new("RGB", (side, side), _edge(COLOURS[colour]))
+    drawn = Image.new("RGB", (side, side), _OUTLINE_COLOUR)
     drawn.paste(fill, (0, 0), inner)
     small = (_CELL, _CELL)
     return drawn.resize(small, Image.Resampling.BOX), outer.resize(small, Image.Resampling.BOX)
@@ -61,11 +63,6 @@ def _shade(colour: tuple[int, int, int]) -> tuple[int, int, int]:
     light = sum(colour) / 3 > 150
     target, share = (0, 0.38) if light else (255, 0.55)
     red, green, blue = (round(c + (target - c) * share) for c in colour)
-    return red, green, blue
-
-
-def _edge(colour: tuple[int, int, int]) -> tuple[int, int, int]:
-    red, green, blue = (round(c * 0.55) for c in colour)
     return red, green, blue
 
 

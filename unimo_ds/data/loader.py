@@ -13,6 +13,7 @@ from unimo_ds.data.mixture import Draw, Mixture
 from unimo_ds.data.packing import pack
 from unimo_ds.data.samples import Sample, Samples
 from unimo_ds.data.shards import PairCorpus, open_collection
+from unimo_ds.distributed import uses_gpu
 
 AHEAD = 2
 """Steps that each worker thread builds ahead."""
@@ -110,4 +111,6 @@ class Loader:
             )
             for row in rows
         ]
-        return MicroStep(merge(batches), [sample.name for row in rows for sample in row])
+        batch = merge(batches)
+        names = [sample.name for row in rows for sample in row]
+        return MicroStep(batch.pin_memory() if uses_gpu() else batch, names)

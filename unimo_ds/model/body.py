@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from unimo_ds.batch import Batch
 from unimo_ds.model.configuration import UnimoConfig
-from unimo_ds.model.embeddings import UnimoEmbeddings
+from unimo_ds.model.embeddings import RegionProjection, UnimoEmbeddings
 from unimo_ds.model.encoder import PackedRow, UnimoEncoder, View
 from unimo_ds.model.heads import MatchHead, Temperature
 from unimo_ds.model.padded import Columns, check_padded, pack, pad_back
@@ -34,10 +34,17 @@ class UnimoPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Normal truncated at two sigma, biases 0, LayerNorm 1 and 0; Xavier for the match head."""
+        """Normal truncated at two sigma, biases 0, LayerNorm 1 and 0; Xavier for the match head.
+
+        Sigma is ``initializer_range``, and 1 / sqrt(inputs) for the projections of regions.
+        """
         std = self.config.initializer_range
         if isinstance(module, MatchHead):
             init.xavier_uniform_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, RegionProjection):
+            std = module.in_features**-0.5
+            init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
             init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)

@@ -9,6 +9,11 @@ from unimo_ds.batch import Batch
 from unimo_ds.model.configuration import UnimoConfig
 
 
+class RegionProjection(nn.Linear):
+    """F features or 5 numbers of a box -> D. Initialised by its own fan-in: with one spread for both,
+    the sum would hold some thirty times more of the features than of the place they come from."""
+
+
 class UnimoEmbeddings(nn.Module):
     """dropout(LN(word + position)), and at regions dropout(LN(FC(feature) + FC(box))).
 
@@ -22,8 +27,8 @@ class UnimoEmbeddings(nn.Module):
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.region_feature = nn.Linear(config.image_feature_size, config.hidden_size)
-        self.region_box = nn.Linear(5, config.hidden_size)
+        self.region_feature = RegionProjection(config.image_feature_size, config.hidden_size)
+        self.region_box = RegionProjection(5, config.hidden_size)
         self.region_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 

@@ -35,13 +35,13 @@ def _description(rng: np.random.Generator) -> str:
         scene = random_scene(rng)
     a, b, *rest = (scene.things[i] for i in rng.permutation(len(scene.things)))
     sentences = [
-        f"the picture shows {noun_phrase(a, rng, 0.6)} and {noun_phrase(b, rng, 0.6)}.",
+        f"the picture shows {noun_phrase(a, whole=True)} and {noun_phrase(b, whole=True)}.",
         f"the first one is {a.colour} and the second one is {b.colour}.",
-        f"the {' '.join(a.name)} is {where(a, b, rng)} the {' '.join(b.name)}.",
-        f"so the {' '.join(b.name)} is {where(b, a, rng)} the {' '.join(a.name)}.",
+        f"the {' '.join(a.name)} is {where(a, b, long=True)} the {' '.join(b.name)}.",
+        f"so the {' '.join(b.name)} is {where(b, a, long=True)} the {' '.join(a.name)}.",
     ]
     sentences += [
-        f"in the {CELLS[c.cell]} corner there is also {noun_phrase(c, rng, 1)}." for c in rest
+        f"in the {CELLS[c.cell]} corner there is also {noun_phrase(c, whole=True)}." for c in rest
     ]
     return " ".join(sentences)
 

@@ -11,7 +11,6 @@ from data_prep.demo.world import COLOURS, SIZES, Scene
 PICTURE_SIDE = 64
 _SCALE = 4
 _CELL = PICTURE_SIDE // 2
-_JITTER = 1  # pixels that a thing may stand off the middle of its cell
 _BACKGROUNDS = np.array(
     [(199, 209, 219), (212, 204, 190), (194, 210, 198), (214, 198, 204), (203, 200, 216)],
     dtype=np.float32,
@@ -22,13 +21,12 @@ _OUTLINE_COLOUR = (16, 16, 20)
 
 
 def render(scene: Scene, rng: np.random.Generator) -> Image.Image:
-    """RGB picture of 64 x 64 pixels; ``rng`` moves the things a little and makes the background."""
+    """RGB picture of 64 x 64 pixels; ``rng`` makes the background."""
     canvas = _background(rng)
     for thing in scene.things:
         row, column = divmod(thing.cell, 2)
-        left, top = (int(v) for v in rng.integers(-_JITTER, _JITTER + 1, size=2))
         colours, mask = _stamp(thing.shape, thing.colour, thing.size, thing.texture)
-        corner = (column * _CELL + left, row * _CELL + top)
+        corner = (column * _CELL, row * _CELL)
         canvas.paste(colours, corner, mask)
     return canvas
 

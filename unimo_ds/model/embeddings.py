@@ -10,8 +10,11 @@ from unimo_ds.model.configuration import UnimoConfig
 
 
 class RegionProjection(nn.Linear):
-    """F features or 5 numbers of a box -> D. Initialised by its own fan-in: with one spread for both,
-    the sum would hold some thirty times more of the features than of the place they come from."""
+    """F features, or the 5 numbers of a box, to D; initialised by its own fan-in.
+
+    With one spread for both, the sum would hold some thirty times more of what a region looks like
+    than of where it is.
+    """
 
 
 class UnimoEmbeddings(nn.Module):

@@ -36,15 +36,15 @@ class UnimoPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Normal truncated at two sigma, biases 0, LayerNorm 1 and 0; Xavier for the match head.
 
-        Sigma is ``initializer_range``, and 1 / sqrt(inputs) for the projections of regions.
+        Sigma is ``initializer_range``, and their own for the projections of regions.
         """
         std = self.config.initializer_range
         if isinstance(module, MatchHead):
             init.xavier_uniform_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, RegionProjection):
-            std = module.in_features**-0.5
-            init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+            sigma = module.sigma
+            init.trunc_normal_(module.weight, std=sigma, a=-2 * sigma, b=2 * sigma)
             init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)

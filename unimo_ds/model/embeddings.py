@@ -10,11 +10,21 @@ from unimo_ds.model.configuration import UnimoConfig
 
 
 class RegionProjection(nn.Linear):
-    """F features, or the 5 numbers of a box, to D; initialised by its own fan-in.
+    """F features, or the 5 numbers of a box, to D; initialised so that both come out equally loud.
 
-    With one spread for both, the sum would hold some thirty times more of what a region looks like
-    than of where it is.
+    Args:
+        spread: the deviation of a single input. With one deviation of weights for both, the sum
+            would hold thirty times more of what a region looks like than of where it is, and the
+            model stay blind to places.
     """
+
+    def __init__(self, inputs: int, outputs: int, spread: float) -> None:
+        super().__init__(inputs, outputs)
+        self.sigma = 1 / (spread * inputs**0.5)
+
+
+FEATURE_SPREAD, BOX_SPREAD = 1.0, 0.25
+"""Features are normalised; corners lie between 0 and 1, and areas hardly differ."""
 
 
 class UnimoEmbeddings(nn.Module):
@@ -30,8 +40,10 @@ class UnimoEmbeddings(nn.Module):
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.region_feature = RegionProjection(config.image_feature_size, config.hidden_size)
-        self.region_box = RegionProjection(5, config.hidden_size)
+        self.region_feature = RegionProjection(
+            config.image_feature_size, config.hidden_size, FEATURE_SPREAD
+        )
+        self.region_box = RegionProjection(5, config.hidden_size, BOX_SPREAD)
         self.region_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 

@@ -44,7 +44,7 @@ demo-corpora: install
 # A model is trained, stopped, resumed from its checkpoint, converted and shown.
 demo: demo-corpora
 	rm -rf $(RUN)
-	$(PRETRAIN) train.stop_after=500
+	$(PRETRAIN) train.stop_after=350
 	$(PRETRAIN)
 	$(BIN)/unimo-convert zero $(RUN) $(RUN)/model
 	$(BIN)/python -m unimo_ds.report $(RUN) $(RUN)/model --out $(RUN)/report.html \

@@ -60,23 +60,22 @@ def test_the_other_stages_and_launchers_agree(small_toml, plain, tmp_path, stage
     assert_same_curve(curve(tmp_path / "run"), curve(plain), 1e-5)
 
 
-def test_accumulation_and_checkpointing_change_memory_not_numbers(small_toml, plain, tmp_path):
-    overrides = (ds(3), "train.activation_checkpointing=true", "loss.cmcl=0")
-    train("deepspeed", 2, small_toml, tmp_path / "whole", *overrides, "train.steps=5")
-    tight = "batch.tokens_per_row=800"
-    train("deepspeed", 2, small_toml, tmp_path / "tight", *overrides, "train.steps=5", tight)
+def test_accumulation_and_checkpointing_change_memory_not_numbers(small_toml, tmp_path):
+    # The contrast spans one micro-step, so it is the one objective that accumulation may change.
+    shared = (ds(3), "train.steps=5", "batch.samples=56", "loss.cmcl=0")
+    train("deepspeed", 2, small_toml, tmp_path / "whole", *shared)
+    saving = ("train.activation_checkpointing=true", "batch.tokens_per_row=1400")
+    train("deepspeed", 2, small_toml, tmp_path / "saving", *shared, *saving)
     names = ["loss/mlm", "loss/seq2seq", "loss/mrfr", "loss/mrc", "grad_norm"]
-    whole, accumulated = (curve(tmp_path / run, names) for run in ("whole", "tight"))
+    whole, accumulated = (curve(tmp_path / run, names) for run in ("whole", "saving"))
+    assert curve(tmp_path / "whole", ["loss/cmcl"]) != curve(tmp_path / "saving", ["loss/cmcl"])
     for a, b in zip(whole, accumulated, strict=True):
         assert a == pytest.approx(b, rel=1e-4)
-    without = curve(plain, names[:4])[0]
-    assert whole[0][:4] == pytest.approx(without, rel=1e-5)
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(small_toml, zero3, tmp_path):
     run = tmp_path / "resumed"
-    dropout = ()
-    train("deepspeed", 2, small_toml, run, "train.stop_after=10", *dropout)
+    train("deepspeed", 2, small_toml, run, "train.stop_after=10")
     printed = train("deepspeed", 2, small_toml, run)
     assert "resumed from step 10" in printed
     assert curve(run) == curve(zero3[0])

@@ -170,8 +170,8 @@ def test_kinds_and_tokenizers_are_not_mixed_up(small_config, corpora, tmp_path):
         Loader(with_data(small_config, pairs=[str(corpora / "images")]))
     with pytest.raises(ValueError, match="is no corpus"):
         Loader(with_data(small_config, pairs=[str(tmp_path)]))
-    train = corpora / "raw" / "pairs" / "train.jsonl"
-    prep("tokenizer", tmp_path / "other.json", train, "--vocab-size", 400)
+    prose = corpora / "raw" / "texts" / "prose.jsonl"
+    prep("tokenizer", tmp_path / "other.json", prose, "--vocab-size", 400)
     with pytest.raises(ValueError, match=r"was built with tokenizer .* this run uses"):
         Loader(with_data(small_config, tokenizer=str(tmp_path / "other.json")))
 

@@ -15,7 +15,7 @@ from unimo_ds.model.generation import UnimoForConditionalGeneration
 def model(config: UnimoConfig) -> UnimoForConditionalGeneration:
     """A model whose answers depend on its source; a new one repeats one word."""
     config.vocab_size, config.mask_token_id = 40, 39
-    torch.manual_seed(0)
+    torch.manual_seed(2)
     model = UnimoForConditionalGeneration(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():

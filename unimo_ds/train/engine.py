@@ -199,9 +199,10 @@ def start_deepspeed() -> Any:
 
 def trust_weights_only() -> None:
     """Makes every checkpoint, DeepSpeed's included, load tensors and nothing that runs code."""
-    # DeepSpeed asks for full pickles; this variable overrules it, and these two are all it needs.
+    # DeepSpeed asks for full pickles; this variable overrules it, and these are all it needs.
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     from deepspeed.runtime.fp16.loss_scaler import LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
 
-    torch.serialization.add_safe_globals([LossScaler, ZeroStageEnum])
+    torch.serialization.add_safe_globals([LossScaler, ZeroStageEnum, fragment_address])

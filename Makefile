@@ -11,7 +11,7 @@ RUN := runs/demo
 WORDS := --tokenizer $(DEMO)/tokenizer.json --max-tokens 126
 PIXELS := --regions pixels --grid 4 --patch 16 --num-classes 64
 CLASSES := --visual-words $(DEMO)/pairs/images/visual_words.npy
-# Processors with bfloat16 matrix units take two thirds of the time with it; others are better off without.
+# Processors with bfloat16 matrix units take less time with it (benchmarks/results.md); others stay with fp32.
 PRECISION := $(shell grep -qw amx_bf16 /proc/cpuinfo 2>/dev/null && echo bf16 || echo fp32)
 PRETRAIN := CUDA_VISIBLE_DEVICES= DS_ACCELERATOR=cpu $(BIN)/deepspeed --num_gpus 2 \
 	--module unimo_ds.pretrain unimo_ds/configs/demo.toml train.precision=$(PRECISION)

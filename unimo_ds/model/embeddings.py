@@ -13,9 +13,9 @@ class RegionProjection(nn.Linear):
     """F features, or the 5 numbers of a box, to D; initialised so that both come out equally loud.
 
     Args:
-        spread: the deviation of a single input. With one deviation of weights for both, the sum
-            would hold thirty times more of what a region looks like than of where it is, and the
-            model stay blind to places.
+        spread: the deviation of a single input. Scaled by fan-in alone, places came out five times
+            quieter than features (0.22 against 1.16), and a trained model's predictions did not
+            change when all its boxes were shuffled.
     """
 
     def __init__(self, inputs: int, outputs: int, spread: float) -> None:

@@ -6,184 +6,171 @@
 with dropout on p. A position of segment -1 (padding) sees nothing and is seen by nothing: its
 output and its gradients are zero.
 
-Legend: T positions · H heads · K head width · P slots (positions and blanks of all buckets) ·
-S segments of a bucket · L its length
+Legend: T positions · H heads · K head width
 """
 
-import contextlib
 import math
-from typing import Any, NamedTuple
+import operator
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unimo_kernels.dispatch import choose_backend
+from unimo_kernels.attention_blocks import PADDING_SEGMENT, BlockLayout, block_layout
+from unimo_kernels.attention_flash import (
+    FlashLayout,
+    attention_flash,
+    check_flash,
+    flash_form,
+    flash_layout,
+)
+from unimo_kernels.attention_flex import FlexLayout, attention_flex, check_flex, flex_layout
+from unimo_kernels.attention_sdpa import SdpaLayout, attention_sdpa, sdpa_layout
+from unimo_kernels.dispatch import (
+    AUTO,
+    Unsupported,
+    announce,
+    check_capability,
+    has_triton,
+    requested_backend,
+)
+from unimo_kernels.philox import drop_threshold, keep_mask, keep_scale
 
-BACKENDS = ("reference", "sdpa")
+BACKENDS = ("reference", "sdpa", "flash_attn", "flex", "triton")
 BACKEND_VARIABLE = "UNIMO_ATTENTION"
-PADDING_SEGMENT = -1
 
-SHORTEST_SHARE = 0.8
-"""A bucket takes segments down to this share of its longest one: at most a fifth of it is blank."""
-
-# cuDNN's masked attention gives NaN gradients on Hopper since torch 2.11.
-_CUDA_KERNELS = [
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-]
-
-
-class Bucket(NamedTuple):
-    """Segments of similar length, padded to one."""
-
-    segments: int  # S
-    length: int  # L
-    mask: Tensor | None  # bool, broadcastable to [S, 1, L, L]; None: everybody sees everybody
+AUTOMATIC = {"cuda": ("flash_attn", "triton", "sdpa")}
+"""What ``auto`` tries on a kind of device, best first; sdpa, which takes everything, elsewhere."""
 
 
 class AttentionLayout(NamedTuple):
-    """Where the positions of a row lie in its buckets; the same for all layers of a forward."""
+    """Which backend runs and what it knows of a row; the same for all layers of a forward."""
 
-    slot_position: Tensor  # int64 [P], the position in each slot, 0 in a blank
-    blank_slots: Tensor  # int64, slots that hold no position
-    position_slot: Tensor  # int64 [T], the slot of each position, 0 for padding
-    padding_positions: Tensor  # int64, positions in no slot
-    buckets: tuple[Bucket, ...]
+    backend: str
+    row: SdpaLayout | FlashLayout | FlexLayout | BlockLayout | None  # the reference needs nothing
+    length: int  # T
+    device: torch.device
 
 
 def attention_reference(
     q: Tensor, k: Tensor, v: Tensor, segment: Tensor, order: Tensor, dropout_p: float, seed: int
 ) -> Tensor:
     """The specification, with all T x T scores in memory; float64 inputs stay float64."""
-    wide = torch.promote_types(q.dtype, torch.float32)
-    sees = (segment[:, None] == segment[None, :]) & (order[None, :] <= order[:, None])
-    filled = segment != PADDING_SEGMENT
-    # A padding row sees everybody, so that its softmax is finite; its output is blanked below.
-    sees = (sees & filled[None, :]) | ~filled[:, None]
-    scores_HTT = torch.einsum("ihk,jhk->hij", q.to(wide), k.to(wide)) / math.sqrt(q.shape[-1])
-    p_HTT = scores_HTT.masked_fill(~sees, -math.inf).softmax(dim=-1)
+    dtype, wide = q.dtype, torch.promote_types(q.dtype, torch.float32)
+    padding_T11 = (segment == PADDING_SEGMENT)[:, None, None]
+    # Padding sees padding, so that its softmax is finite; it is blank before and after.
+    q, k, v = (x.masked_fill(padding_T11, 0).to(wide) for x in (q, k, v))
+    sees_TT = (segment[:, None] == segment[None, :]) & (order[None, :] <= order[:, None])
+    scores_HTT = torch.einsum("ihk,jhk->hij", q, k) / math.sqrt(q.shape[-1])
+    p_HTT = scores_HTT.masked_fill(~sees_TT, -math.inf).softmax(dim=-1)
     if dropout_p > 0:
-        generator = torch.Generator(q.device).manual_seed(seed)
-        kept = torch.rand(p_HTT.shape, generator=generator, device=q.device) >= dropout_p
-        p_HTT = p_HTT * kept / (1 - dropout_p)
-    out_THK = torch.einsum("hij,jhk->ihk", p_HTT, v.to(wide))
-    return out_THK.masked_fill(~filled[:, None, None], 0).to(q.dtype)
+        kept_HTT = keep_mask(seed, q.shape[1], len(q), dropout_p, q.device)
+        p_HTT = p_HTT * kept_HTT * keep_scale(dropout_p)
+    out_THK = torch.einsum("hij,jhk->ihk", p_HTT, v)
+    return out_THK.masked_fill(padding_T11, 0).to(dtype)
 
 
-def attention_layout(segment: Tensor, order: Tensor) -> AttentionLayout:
-    """How the row is cut into buckets; computed on the host, one transfer each way on a GPU.
+def attention_layout(
+    segment: Tensor,
+    order: Tensor,
+    *,
+    dtype: torch.dtype,
+    head_width: int,
+    dropout_p: float = 0.0,
+    backend: str = AUTO,
+) -> AttentionLayout:
+    """Chooses the backend for a row and prepares what it needs, once for all layers of a forward.
 
     Args:
-        segment: int [T], -1 = padding; the positions of a segment need not be neighbours.
-        order: int [T].
+        segment: int [T], -1 = padding, ids below 2**31; the positions of a segment need not be
+            neighbours.
+        order: int [T], below 2**31 - 1.
+        dtype, head_width, dropout_p: those of the calls that will use the layout.
+        backend: as in attention.
+
+    Raises:
+        ValueError: an unknown backend, or one (asked for by argument or environment) that cannot
+            run here, with this dtype, head width or dropout, or on this row. ``auto`` goes on to
+            the next backend instead.
     """
-    device = segment.device
-    segment, order = segment.detach().cpu().long(), order.detach().cpu().long()
-    padding = torch.nonzero(segment == PADDING_SEGMENT).flatten()
-    by_segment = torch.sort(segment, stable=True).indices[len(padding) :]  # -1 sorts first
-    _, lengths = torch.unique_consecutive(segment[by_segment], return_counts=True)
-    starts = lengths.cumsum(0) - lengths
-    longest_first = torch.sort(lengths, descending=True, stable=True).indices
-    slot_positions, blanks, buckets, start = [], [], [], 0
-    for members in _group_by_length(lengths[longest_first].tolist()):
-        chosen = longest_first[members]
-        column = torch.arange(int(lengths[chosen[0]]))
-        held_SL = column < lengths[chosen, None]
-        rank_SL = torch.where(held_SL, starts[chosen, None] + column, 0)
-        position_SL = by_segment[rank_SL].masked_fill(~held_SL, 0)
-        buckets.append(_bucket(held_SL, order[position_SL], device))
-        slot_positions.append(position_SL.flatten())
-        blanks.append(torch.nonzero(~held_SL.flatten()).flatten() + start)
-        start += held_SL.numel()
-    empty = torch.empty(0, dtype=torch.long)
-    slot_position, blank_slots = torch.cat([empty, *slot_positions]), torch.cat([empty, *blanks])
-    held = torch.ones(start, dtype=torch.bool).index_fill_(0, blank_slots, False)
-    position_slot = torch.zeros(len(segment), dtype=torch.long)
-    position_slot[slot_position[held]] = torch.nonzero(held).flatten()
-    moved = (t.to(device) for t in (slot_position, blank_slots, position_slot, padding))
-    return AttentionLayout(*moved, tuple(buckets))
-
-
-def _group_by_length(lengths: list[int]) -> list[slice]:
-    """Runs of ``lengths`` (descending) whose shortest is at least SHORTEST_SHARE of the longest."""
-    groups, first = [], 0
-    for i in range(1, len(lengths) + 1):
-        if i == len(lengths) or lengths[i] < SHORTEST_SHARE * lengths[first]:
-            groups.append(slice(first, i))
-            first = i
-    return groups
-
-
-def _bucket(held_SL: Tensor, order_SL: Tensor, device: torch.device) -> Bucket:
-    segments, length = held_SL.shape
-    own_first = order_SL[:, :1]  # a segment holds at least one position, and it comes first
-    one_order = bool(((order_SL == own_first) | ~held_SL).all())
-    mask: Tensor | None = held_SL[:, None, None, :]
-    if not one_order:
-        sees = order_SL[:, None, :] <= order_SL[:, :, None]
-        # A blank sees the first position, so that no softmax is empty.
-        sees = (sees | ~held_SL[:, :, None]) & held_SL[:, None, :]
-        mask = sees[:, None]
-    elif bool(held_SL.all()):
-        mask = None
-    return Bucket(segments, length, None if mask is None else mask.to(device))
-
-
-class _Move(torch.autograd.Function):
-    """Rows of x at ``index``, zeros at ``blank``; the backward gathers with the inverse index.
-
-    Every row of x goes to at most one place and blanks carry no gradient, so that the scattered
-    addition of index_select's own backward is not needed.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, index: Tensor, blank: Tensor, back_index: Tensor, back_blank: Tensor
-    ) -> Tensor:
-        ctx.save_for_backward(back_index, back_blank)
-        return _take(x, index, blank)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        back_index, back_blank = ctx.saved_tensors
-        return _take(grad, back_index, back_blank), None, None, None, None
-
-
-def _take(x: Tensor, index: Tensor, blank: Tensor) -> Tensor:
-    if x.shape[0] == 0:
-        return x.new_zeros(len(index), *x.shape[1:])
-    return x.index_select(0, index).index_fill_(0, blank, 0)
-
-
-def _attention_sdpa(
-    q: Tensor, k: Tensor, v: Tensor, layout: AttentionLayout, dropout_p: float
-) -> Tensor:
-    to_slots = layout[:4]
-    to_row = (*layout[2:4], *layout[:2])
-    q_PHK, k_PHK, v_PHK = (_Move.apply(x, *to_slots) for x in (q, k, v))
-    if not layout.buckets:  # all three stay in the graph: on no rank may a weight miss its gradient
-        return _Move.apply(q_PHK + k_PHK + v_PHK, *to_row)
-    # The backward of split is one concatenation; that of a slice would fill all slots with zeros.
-    sizes = [bucket.segments * bucket.length for bucket in layout.buckets]
-    pieces = zip(q_PHK.split(sizes), k_PHK.split(sizes), v_PHK.split(sizes), strict=True)
-    outputs = []
-    for bucket, qkv in zip(layout.buckets, pieces, strict=True):
-        q_SHLK, k_SHLK, v_SHLK = (
-            x.unflatten(0, (bucket.segments, bucket.length)).transpose(1, 2) for x in qkv
+    if segment.ndim != 1 or segment.shape != order.shape:
+        raise ValueError(
+            f"attention takes segment and order [T], not {_sizes(segment)} and {_sizes(order)}"
         )
-        # Only masks meet cuDNN's fault, but a bucket of equal lengths is not worth another kernel.
-        kernels = sdpa_kernel(_CUDA_KERNELS) if q.is_cuda else contextlib.nullcontext()
-        with kernels:
-            out_SHLK = F.scaled_dot_product_attention(
-                q_SHLK, k_SHLK, v_SHLK, attn_mask=bucket.mask, dropout_p=dropout_p
-            )
-        outputs.append(out_SHLK.transpose(1, 2).flatten(0, 1))
-    return _Move.apply(torch.cat(outputs), *to_row)
+    request = requested_backend("attention", backend, variable=BACKEND_VARIABLE, known=BACKENDS)
+    candidates: tuple[str, ...] = (request.backend,)
+    if request.backend == AUTO:
+        candidates = AUTOMATIC.get(segment.device.type, ("sdpa",))
+    for name in candidates:
+        try:
+            _check(name, segment.device, dtype, head_width, dropout_p)
+            row = _row(name, segment, order)
+            layout = AttentionLayout(name, row, len(segment), segment.device)
+            break
+        except Unsupported:
+            if name == candidates[-1]:
+                raise
+    form = flash_form() if layout.backend == "flash_attn" else ""
+    announce("attention", layout.backend, request.origin, form)
+    return layout
+
+
+def _check(
+    backend: str, device: torch.device, dtype: torch.dtype, head_width: int, dropout_p: float
+) -> None:
+    """Raises Unsupported where ``backend`` does not run, whatever the row."""
+    if backend == "flash_attn":
+        check_flash(device, dtype, head_width)
+    elif backend == "flex":
+        check_flex(dropout_p)
+    elif backend == "triton":
+        _check_triton(device, dtype, head_width)
+
+
+def _check_triton(device: torch.device, dtype: torch.dtype, head_width: int) -> None:
+    if not has_triton():
+        raise Unsupported(
+            "attention on triton needs the package triton, which is not installed: install it "
+            "(Linux only), or use backend sdpa"
+        )
+    from unimo_kernels.attention_triton_ops import HEAD_WIDTHS
+    from unimo_kernels.triton_ops import TYPE_NAMES, capability, has_large_blocks, interpreted
+
+    if device.type != "cuda" and not interpreted():
+        raise Unsupported(
+            f"attention on triton needs CUDA tensors, not {device.type}: use backend sdpa, or set "
+            "TRITON_INTERPRET=1 before triton is imported to run the kernels in its interpreter"
+        )
+    check_capability("attention on triton", device)
+    if dtype not in TYPE_NAMES:
+        raise Unsupported(
+            f"attention on triton takes {', '.join(map(str, TYPE_NAMES))}, not {dtype}: use "
+            "backend sdpa"
+        )
+    if dtype == torch.float32 and head_width == 128 and not has_large_blocks(capability(device)):
+        raise Unsupported(
+            f"attention on triton takes float32 of head width 128 where a block has 163 KiB of "
+            f"shared memory, not on {device}: use backend sdpa"
+        )
+    if head_width not in HEAD_WIDTHS:
+        raise Unsupported(
+            f"attention on triton takes head widths {', '.join(map(str, HEAD_WIDTHS))}, not "
+            f"{head_width}: use backend sdpa"
+        )
+
+
+def _row(
+    backend: str, segment: Tensor, order: Tensor
+) -> SdpaLayout | FlashLayout | FlexLayout | BlockLayout | None:
+    if backend == "sdpa":
+        return sdpa_layout(segment, order)
+    if backend == "flash_attn":
+        return flash_layout(segment, order)
+    if backend == "flex":
+        return flex_layout(segment, order)
+    if backend == "triton":
+        return block_layout(segment, order)
+    return None
 
 
 def attention(
@@ -195,48 +182,112 @@ def attention(
     *,
     dropout_p: float = 0.0,
     seed: int = 0,
-    backend: str = "auto",
+    backend: str = AUTO,
     layout: AttentionLayout | None = None,
 ) -> Tensor:
     """Attention over one packed row; see the formula at the top of this file.
 
     Args:
-        q, k, v: float [T, H, K], one dtype.
+        q, k, v: float [T, H, K], one dtype and device. triton wants them, and the gradient that
+            comes back, finite at padding too; the others never read them there.
         segment: int [T], -1 = padding.
         order: int [T], only compared within a segment.
-        dropout_p: probability that a weight is dropped; the kept ones are scaled by 1/(1-p).
-        seed: the reference draws its dropout mask from this key; sdpa draws from torch's own
-            generator, which torch.manual_seed and activation checkpointing replay.
-        backend: ``reference``, ``sdpa`` or ``auto`` (environment UNIMO_ATTENTION, then sdpa).
-        layout: what attention_layout(segment, order) gave, to share it among layers.
+        dropout_p: probability that a weight is dropped, from 0 to below 1; the kept ones are scaled
+            so that the mean stays.
+        seed: from 0 to below 2**63. reference and triton draw their dropout mask from it, the very
+            same one (unimo_kernels.philox). sdpa and flash_attn draw from torch's own generator,
+            which torch.manual_seed and activation checkpointing replay. flex has no dropout.
+        backend: a name out of BACKENDS, or ``auto``: what the environment variable
+            UNIMO_ATTENTION names, else on CUDA the first of flash_attn, triton and sdpa that takes
+            these inputs and this row, else sdpa.
+        layout: what attention_layout gave for this row, to share it among layers; its backend runs.
 
     Returns:
         float [T, H, K] in the dtype of q; zeros at padding.
 
     Raises:
-        ValueError: shapes that do not fit, or an unknown backend.
+        ValueError: shapes, devices or numbers that do not fit; an unknown backend; one that is
+            asked for by name and cannot run here or take this row.
+        NotImplementedError: flex on a CPU with inputs that require a gradient.
     """
+    _check_inputs(q, k, v, segment, order, dropout_p, seed)
+    if layout is not None and (layout.length, layout.device) != (len(q), q.device):
+        raise ValueError(
+            f"attention is given {len(q)} positions on {q.device} and a layout for "
+            f"{layout.length} on {layout.device}: build it with attention_layout(segment, order)"
+        )
+    if layout is None:
+        layout = attention_layout(
+            segment,
+            order,
+            dtype=q.dtype,
+            head_width=q.shape[-1],
+            dropout_p=dropout_p,
+            backend=backend,
+        )
+    elif backend in (AUTO, layout.backend):
+        _check(layout.backend, q.device, q.dtype, q.shape[-1], dropout_p)
+    else:
+        raise ValueError(
+            f"attention is asked for backend {backend} and given a layout for {layout.backend}: "
+            f"build it with attention_layout(..., backend={backend!r})"
+        )
+    # Autocast would round float32 inputs, or the reference's scores, to half precision.
+    with torch.autocast(q.device.type, enabled=False):
+        return _run(q, k, v, segment, order, dropout_p, operator.index(seed), layout)
+
+
+def _run(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    segment: Tensor,
+    order: Tensor,
+    dropout_p: float,
+    seed: int,
+    layout: AttentionLayout,
+) -> Tensor:
+    match layout.row:
+        case SdpaLayout() as row:
+            return attention_sdpa(q, k, v, row, dropout_p)
+        case FlashLayout() as row:
+            return attention_flash(q, k, v, row, dropout_p)
+        case FlexLayout() as row:
+            return attention_flex(q, k, v, row)
+        case BlockLayout() as row:
+            # Imports triton, which is not there on every machine.
+            from unimo_kernels.attention_triton import attention_triton
+
+            return attention_triton(q, k, v, segment, order, row, dropout_p, seed)
+    return attention_reference(q, k, v, segment, order, dropout_p, seed)
+
+
+def _check_inputs(
+    q: Tensor, k: Tensor, v: Tensor, segment: Tensor, order: Tensor, dropout_p: float, seed: int
+) -> None:
     if not (q.ndim == 3 and q.shape == k.shape == v.shape):
         raise ValueError(
             f"attention takes q, k, v [T, H, K] of one shape, not {_sizes(q)}, {_sizes(k)}, "
             f"{_sizes(v)}"
+        )
+    if not q.dtype == k.dtype == v.dtype:
+        raise ValueError(
+            f"attention takes q, k, v of one dtype, not {q.dtype}, {k.dtype}, {v.dtype}"
         )
     if not (segment.shape == order.shape == q.shape[:1]):
         raise ValueError(
             f"attention takes segment and order [{q.shape[0]}], one per position of q, not "
             f"{_sizes(segment)} and {_sizes(order)}"
         )
-    name = choose_backend(
-        "attention", backend, variable=BACKEND_VARIABLE, known=BACKENDS, automatic="sdpa"
-    )
-    if name == "reference":
-        return attention_reference(q, k, v, segment, order, dropout_p, seed)
-    layout = layout or attention_layout(segment, order)
-    if q.device.type != "cpu" or q.dtype == torch.float64:
-        return _attention_sdpa(q, k, v, layout, dropout_p)
-    # torch's CPU kernel takes 12 times as long for a backward in bfloat16 as in float32.
-    with torch.autocast("cpu", enabled=False):
-        return _attention_sdpa(q.float(), k.float(), v.float(), layout, dropout_p).to(q.dtype)
+    devices = [x.device for x in (q, k, v, segment, order)]
+    if len(set(devices)) > 1:
+        raise ValueError(
+            "attention takes q, k, v, segment, order on one device, not "
+            f"{', '.join(map(str, devices))}"
+        )
+    drop_threshold(dropout_p)  # refuses what is no probability
+    if not (hasattr(seed, "__index__") and 0 <= operator.index(seed) < 2**63):
+        raise ValueError(f"attention takes a whole seed from 0 to below 2**63, not {seed}")
 
 
 def _sizes(tensor: Tensor) -> list[int]:

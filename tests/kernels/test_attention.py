@@ -1,168 +1,156 @@
-"""Packed attention: every backend against the specification in float64, and what the mask promises.
+"""Packed attention: what every backend promises, what is refused, and which backend runs.
 
 Legend: T positions · H heads · K head width
 """
 
+import importlib.util
 import logging
 import math
-from typing import NamedTuple
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from unimo_kernels.attention import PADDING_SEGMENT, attention, attention_layout
-from unimo_kernels.dispatch import choose_backend
+from tests.kernels.packed_rows import ROWS, assert_as_exact, inputs_for, packed
+from unimo_kernels.attention import AUTOMATIC, BACKENDS, attention, attention_layout
+from unimo_kernels.attention_flash import flash_form
+from unimo_kernels.dispatch import announce
+from unimo_kernels.philox import keep_mask
+
+ON_CPU = ["reference", "sdpa", "flex"]
+WITH_BACKWARD_ON_CPU = ["reference", "sdpa"]
+
+pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
 
-class Row(NamedTuple):
-    """Who is in a row, position by position."""
-
-    segment: list[int]
-    order: list[int]
-
-
-def _row(*parts: tuple[int, int], padding: int = 0) -> Row:
-    """Segments of (prefix, target) positions, then padding."""
-    segment, order = [], []
-    for i, (prefix, target) in enumerate(parts):
-        segment += [i] * (prefix + target)
-        order += [0] * prefix + list(range(1, target + 1))
-    return Row(segment + [PADDING_SEGMENT] * padding, order + [0] * padding)
-
-
-def _shuffled(row: Row) -> Row:
-    at = torch.randperm(len(row.segment), generator=torch.Generator().manual_seed(3)).tolist()
-    return Row([row.segment[i] for i in at], [row.order[i] for i in at])
-
-
-ROWS = {
-    "T0-nothing": _row(),
-    "T5-padding-only": _row(padding=5),
-    "T1-one-word": _row((1, 0)),
-    "T48-equal-bidirectional": _row((16, 0), (16, 0), (16, 0)),
-    "T60-ragged-bidirectional": _row((1, 0), (17, 0), (31, 0), (2, 0), padding=9),
-    "T64-causal": _row((0, 33), (0, 31)),
-    "T97-prefix-lm": _row((20, 7), (1, 30), (0, 12), (9, 5), padding=13),
-    "T97-scattered-segments": _shuffled(_row((20, 7), (1, 30), (0, 12), (9, 5), padding=13)),
-    "T257-many": _row(*[(3 + i % 7, i % 4) for i in range(36)], padding=3),
-}
-
-
-class Result(NamedTuple):
-    """An output and its gradients."""
-
-    out: Tensor
-    grad_q: Tensor
-    grad_k: Tensor
-    grad_v: Tensor
-
-
-def _inputs(row: Row, heads: int, width: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(len(row.segment))
-    return [torch.randn(len(row.segment), heads, width, generator=generator) for _ in range(4)]
-
-
-def _tensors(row: Row) -> tuple[Tensor, Tensor]:
-    return torch.tensor(row.segment, dtype=torch.int32), torch.tensor(row.order, dtype=torch.int32)
-
-
-def _run(row: Row, inputs: list[Tensor], backend: str, dtype: torch.dtype) -> Result:
-    *qkv, grad = (x.to(dtype) for x in inputs)
-    leaves = [x.requires_grad_() for x in qkv]
-    out = attention(*leaves, *_tensors(row), backend=backend)
-    return Result(out.detach(), *torch.autograd.grad(out, leaves, grad))
-
-
-def _error(found: Tensor, exact: Tensor) -> float:
-    return float((found.double() - exact).abs().max()) if exact.numel() else 0.0
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("heads, width", [(1, 32), (3, 64)], ids=["H1-K32", "H3-K64"])
-@pytest.mark.parametrize("name", ROWS)
-def test_sdpa_is_as_exact_as_the_reference(
-    name: str, heads: int, width: int, dtype: torch.dtype
-) -> None:
-    row, inputs = ROWS[name], _inputs(ROWS[name], heads, width)
-    inputs = [x.to(dtype) for x in inputs]  # what is lost by rounding the inputs is nobody's error
-    exact = _run(row, inputs, "reference", torch.float64)
-    reference = _run(row, inputs, "reference", dtype)
-    found = _run(row, inputs, "sdpa", dtype)
-    # Backends that keep the softmax in half precision round once more than the reference does.
-    slack = 1e-5 if dtype == torch.float32 else 2e-2
-    for field in Result._fields:
-        error = _error(getattr(found, field), getattr(exact, field))
-        allowed = 2 * _error(getattr(reference, field), getattr(exact, field)) + slack
-        assert error <= allowed, f"{field}: {error} > {allowed}"
-
-
-@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+@pytest.mark.parametrize("backend", ON_CPU)
 def test_a_position_sees_its_own_segment_up_to_its_own_order(backend: str) -> None:
     row = ROWS["T97-scattered-segments"]
-    q, k, v, _ = _inputs(row, 2, 8)
-    out = attention(q, k, v, *_tensors(row), backend=backend)
+    q, k, v, _ = inputs_for(row, 2, 8)
+    out = attention(q, k, v, *row.tensors(), backend=backend)
     for i, (segment, order) in enumerate(zip(*row, strict=True)):
+        if row.padding()[i]:
+            assert not out[i].any()
+            continue
         seen = [
             j
             for j in range(len(row.segment))
-            if segment != PADDING_SEGMENT and row.segment[j] == segment and row.order[j] <= order
+            if row.segment[j] == segment and row.order[j] <= order
         ]
         scores_HJ = torch.einsum("hk,jhk->hj", q[i], k[seen]) / math.sqrt(8)
         expected_HK = torch.einsum("hj,jhk->hk", scores_HJ.softmax(-1), v[seen])
         torch.testing.assert_close(out[i], expected_HK, atol=1e-5, rtol=1e-5)
 
 
-def test_sdpa_never_reads_padding() -> None:
-    row = ROWS["T97-prefix-lm"]
-    inputs = _inputs(row, 2, 8)
-    clean = _run(row, inputs, "sdpa", torch.float32)
+@pytest.mark.parametrize("backend", ON_CPU)
+@pytest.mark.parametrize("name", ["T97-scattered-segments", "T5-padding-only"])
+def test_nothing_is_read_from_padding(name: str, backend: str) -> None:
+    row = ROWS[name]
+    inputs = inputs_for(row, 2, 8)[:3]
     poisoned = [x.clone() for x in inputs]
     for x in poisoned:
-        x[torch.tensor(row.segment) == PADDING_SEGMENT] = math.nan
-    for field, found in zip(
-        Result._fields, _run(row, poisoned, "sdpa", torch.float32), strict=True
-    ):
-        assert torch.equal(found, getattr(clean, field)), field
-        assert not found[torch.tensor(row.segment) == PADDING_SEGMENT].any()
+        x[row.padding()] = math.nan
+    out = attention(*poisoned, *row.tensors(), backend=backend)
+    assert torch.equal(out, attention(*inputs, *row.tensors(), backend=backend))
+    assert not out[row.padding()].any()
 
 
-def test_a_shared_layout_changes_nothing() -> None:
-    row = ROWS["T257-many"]
-    q, k, v, _ = _inputs(row, 2, 8)
-    layout = attention_layout(*_tensors(row))
-    shared = attention(q, k, v, *_tensors(row), backend="sdpa", layout=layout)
-    assert torch.equal(shared, attention(q, k, v, *_tensors(row), backend="sdpa"))
+@pytest.mark.parametrize("backend", WITH_BACKWARD_ON_CPU)
+@pytest.mark.parametrize("name", ["T97-scattered-segments", "T5-padding-only"])
+def test_no_gradient_passes_through_padding(name: str, backend: str) -> None:
+    row = ROWS[name]
+    q, k, v, grad = (x.double() for x in inputs_for(row, 2, 8))
+    leaves = [x.requires_grad_() for x in (q, k, v)]
+    clean = torch.autograd.grad(
+        attention(*leaves, *row.tensors(), backend=backend), leaves, grad, retain_graph=True
+    )
+    for x in (q, k, v, grad):
+        x.data[row.padding()] = math.nan
+    found = torch.autograd.grad(attention(*leaves, *row.tensors(), backend=backend), leaves, grad)
+    for x, expected in zip(found, clean, strict=True):
+        assert torch.equal(x, expected)
+        assert not x[row.padding()].any()
 
 
-def test_a_usual_row_wastes_little_and_masks_only_where_it_must() -> None:
-    lengths = [15 + i * 45 // 99 for i in range(100)]
-    usual = attention_layout(*_tensors(_row(*[(n, 0) for n in lengths])))
-    assert len(usual.slot_position) <= 1.2 * sum(lengths)
-    assert len(usual.buckets) <= 8
-    equal = attention_layout(*_tensors(_row((40, 0), (40, 0), (12, 0), padding=7)))
-    assert [(b.segments, b.length, b.mask) for b in equal.buckets] == [(2, 40, None), (1, 12, None)]
+@pytest.mark.parametrize("backend", ON_CPU)
+def test_a_row_without_positions_gives_none(backend: str) -> None:
+    row = ROWS["T0-nothing"]
+    q, k, v, _ = inputs_for(row, 2, 8)
+    out = attention(q, k, v, *row.tensors(), backend=backend)
+    assert out.shape == (0, 2, 8)
 
 
-def test_the_references_dropout_is_keyed_by_the_seed() -> None:
+@pytest.mark.parametrize("backend", ON_CPU)
+def test_a_shared_layout_changes_nothing(backend: str) -> None:
+    row = ROWS["T270-many"]
+    q, k, v, _ = inputs_for(row, 2, 32)
+    layout = attention_layout(*row.tensors(), dtype=q.dtype, head_width=32, backend=backend)
+    assert layout.backend == backend
+    shared = attention(q, k, v, *row.tensors(), layout=layout)
+    assert torch.equal(shared, attention(q, k, v, *row.tensors(), backend=backend))
+
+
+@pytest.mark.parametrize("backend", [*ON_CPU, "triton"])
+def test_a_layout_of_another_row_is_refused(backend: str) -> None:
+    row, other = ROWS["T97-prefix-lm"], ROWS["T270-many"]
+    q, k, v, _ = inputs_for(row, 2, 32)
+    layout = attention_layout(*other.tensors(), dtype=q.dtype, head_width=32, backend=backend)
+    with pytest.raises(ValueError, match="97 positions on cpu and a layout for 270 on cpu"):
+        attention(q, k, v, *row.tensors(), layout=layout)
+
+
+@pytest.mark.parametrize("backend", [*ON_CPU, "triton"])
+def test_autocast_changes_nothing(backend: str) -> None:
+    row = ROWS["T97-prefix-lm"]
+    q, k, v, _ = inputs_for(row, 2, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = attention(q, k, v, *row.tensors(), backend=backend)
+    assert out.dtype == torch.float32
+    assert torch.equal(out, attention(q, k, v, *row.tensors(), backend=backend))
+
+
+def test_a_seed_may_be_any_whole_number() -> None:
     row = ROWS["T48-equal-bidirectional"]
-    q, k, v, _ = _inputs(row, 2, 8)
+    q, k, v, _ = inputs_for(row, 1, 32)
+    outs = [
+        attention(q, k, v, *row.tensors(), dropout_p=0.3, seed=seed, backend="triton")
+        for seed in (5, torch.tensor(5))
+    ]
+    assert torch.equal(*outs)
+    with pytest.raises(ValueError, match=r"whole seed .* not 5\.0"):
+        attention(q, k, v, *row.tensors(), seed=5.0)
 
-    def drop(seed: int) -> Tensor:
-        return attention(q, k, v, *_tensors(row), dropout_p=0.3, seed=seed, backend="reference")
 
-    assert torch.equal(drop(5), drop(5))
-    assert not torch.equal(drop(5), drop(6))
+def test_the_reference_drops_what_the_specification_drops() -> None:
+    row = ROWS["T97-scattered-segments"]
+    q, k, *_ = (x.double() for x in inputs_for(row, 3, 8))
+    seed, p = 2**40 + 77, 0.3
+    # With the unit vectors for values the output is the weights.
+    ones = torch.eye(len(row.segment), dtype=torch.double)[:, None].expand(-1, 3, -1)
+    wide = [torch.nn.functional.pad(x, (0, ones.shape[-1] - 8)) for x in (q, k)]
+    whole, dropped = (
+        attention(*wide, ones, *row.tensors(), dropout_p=x, seed=seed, backend="reference")
+        for x in (0.0, p)
+    )
+    threshold = round(256 * p)
+    kept_HTT = keep_mask(seed, 3, len(row.segment), p)
+    expected = whole.transpose(0, 1) * kept_HTT * 256 / (256 - threshold)
+    torch.testing.assert_close(dropped.transpose(0, 1), expected, atol=1e-15, rtol=1e-12)
+    assert not torch.equal(
+        dropped,
+        attention(*wide, ones, *row.tensors(), dropout_p=p, seed=seed - 2**40, backend="reference"),
+    )
 
 
-@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+@pytest.mark.parametrize("backend", WITH_BACKWARD_ON_CPU)
 def test_dropout_keeps_the_mean(backend: str) -> None:
     torch.manual_seed(0)
-    row = _row(*[(16, 0)] * 8)
-    q, k, _, _ = _inputs(row, 8, 8)
+    row = packed(*[(16, 0)] * 8)
+    q, k, _, _ = inputs_for(row, 8, 8)
     ones = torch.ones_like(q)
     outs = [
-        attention(q, k, ones, *_tensors(row), dropout_p=0.2, seed=i, backend=backend)
+        attention(q, k, ones, *row.tensors(), dropout_p=0.2, seed=i, backend=backend)
         for i in range(20)
     ]
     weights_kept = torch.stack(outs)
@@ -170,43 +158,129 @@ def test_dropout_keeps_the_mean(backend: str) -> None:
     assert float(weights_kept.mean()) == pytest.approx(1.0, abs=0.02)
 
 
-def test_shapes_that_do_not_fit_are_refused() -> None:
+def _attend(change: dict[str, Any]) -> Tensor:
     q = torch.zeros(4, 2, 8)
     four = torch.zeros(4, dtype=torch.int32)
-    with pytest.raises(ValueError, match=r"\[4, 2, 8\], \[3, 2, 8\], \[4, 2, 8\]"):
-        attention(q, q[:3], q, four, four)
-    with pytest.raises(ValueError, match=r"segment and order \[4\].*\[4\] and \[3\]"):
-        attention(q, q, q, four, four[:3])
+    arguments = {"q": q, "k": q, "v": q, "segment": four, "order": four} | change
+    return attention(**arguments)
 
 
-def test_an_unknown_backend_is_refused_with_the_known_ones(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    q, four = torch.zeros(4, 2, 8), torch.zeros(4, dtype=torch.int32)
-    with pytest.raises(ValueError, match=r"'fast' \(argument\), known are auto, reference, sdpa"):
-        attention(q, q, q, four, four, backend="fast")
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"k": torch.zeros(3, 2, 8)}, r"\[4, 2, 8\], \[3, 2, 8\], \[4, 2, 8\]"),
+        ({"v": torch.zeros(4, 2, 8).half()}, r"one dtype, not .*float32, .*float32, .*float16"),
+        ({"order": torch.zeros(3).int()}, r"segment and order \[4\].*\[4\] and \[3\]"),
+        ({"order": torch.zeros(4, device="meta").int()}, r"one device, not cpu, .*, meta"),
+        ({"dropout_p": 1.0}, r"dropout_p 1.0 is no probability from 0 to below 1"),
+        ({"dropout_p": -0.1}, r"dropout_p -0.1 is no probability"),
+        ({"seed": -1}, r"seed from 0 to below 2\*\*63, not -1"),
+        ({"seed": 2**63}, r"seed from 0 to below 2\*\*63, not 9223372036854775808"),
+        ({"backend": "fast"}, r"'fast' \(argument\), known are auto, reference, sdpa, flash_attn"),
+        ({"backend": "flash_attn"}, r"flash_attn needs CUDA tensors, not cpu: use backend sdpa"),
+        ({"backend": "flex", "dropout_p": 0.1}, r"flex has no dropout, dropout_p is 0.1: set it"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_what_cannot_run_is_refused_with_its_remedy(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _attend(change)
+
+
+def test_a_layout_belongs_to_its_backend_and_case() -> None:
+    four = torch.zeros(4, dtype=torch.int32)
+    flex = attention_layout(four, four, dtype=torch.float32, head_width=8, backend="flex")
+    with pytest.raises(ValueError, match="asked for backend sdpa and given a layout for flex"):
+        _attend({"backend": "sdpa", "layout": flex})
+    with pytest.raises(ValueError, match="flex has no dropout"):
+        _attend({"dropout_p": 0.5, "layout": flex})
+    with pytest.raises(ValueError, match=r"segment and order \[T\], not \[4\] and \[3\]"):
+        attention_layout(four, four[:3], dtype=torch.float32, head_width=8)
+
+
+def test_triton_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    if importlib.util.find_spec("triton"):
+        monkeypatch.setenv("TRITON_INTERPRET", "0")
+        with pytest.raises(ValueError, match=r"needs CUDA tensors, not cpu: .*TRITON_INTERPRET=1"):
+            _attend({"backend": "triton"})
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+        with pytest.raises(ValueError, match="head widths 32, 64, 128, not 8: use backend sdpa"):
+            _attend({"backend": "triton"})
+        double = torch.zeros(4, 2, 32).double()
+        with pytest.raises(ValueError, match=r"float32.*, not torch.float64: use backend sdpa"):
+            _attend({"backend": "triton", "q": double, "k": double, "v": double})
+    monkeypatch.setattr("unimo_kernels.attention.has_triton", lambda: False)
+    with pytest.raises(ValueError, match="triton, which is not installed: install it"):
+        _attend({"backend": "triton"})
+
+
+def test_the_variable_is_asked_where_the_argument_is_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNIMO_ATTENTION", "fastest")
     with pytest.raises(ValueError, match=r"'fastest' \(UNIMO_ATTENTION\)"):
-        attention(q, q, q, four, four)
-    attention(q, q, q, four, four, backend="sdpa")  # the argument wins over the variable
+        _attend({})
+    _attend({"backend": "sdpa"})  # the argument wins over the variable
+    monkeypatch.setenv("UNIMO_ATTENTION", "flash_attn")
+    with pytest.raises(ValueError, match="flash_attn needs CUDA tensors"):
+        _attend({})
 
 
-def test_the_choice_is_argument_then_variable_then_automatic_and_said_once(
+def test_a_cpu_gets_sdpa_and_it_is_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def choose(requested: str) -> str:
-        return choose_backend(
-            "operation", requested, variable="UNIMO_TEST", known=("a", "b", "c"), automatic="c"
-        )
-
-    monkeypatch.delenv("UNIMO_TEST", raising=False)
+    monkeypatch.delenv("UNIMO_ATTENTION", raising=False)
+    announce.cache_clear()
     with caplog.at_level(logging.INFO):
-        assert choose("auto") == "c"
-        monkeypatch.setenv("UNIMO_TEST", "b")
-        assert [choose("auto"), choose("auto"), choose("a")] == ["b", "b", "a"]
-    said = [record.getMessage() for record in caplog.records]
-    assert said == [
-        "operation runs on backend c (auto)",
-        "operation runs on backend b (UNIMO_TEST)",
-        "operation runs on backend a (argument)",
+        for _ in range(3):
+            _attend({})
+    assert [r.getMessage() for r in caplog.records] == ["attention runs on backend sdpa (auto)"]
+
+
+def _automatic(row: str, dtype: torch.dtype, width: int) -> str:
+    layout = attention_layout(*ROWS[row].tensors(), dtype=dtype, head_width=width)
+    return layout.backend
+
+
+def test_auto_goes_on_to_the_next_backend(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A CPU is treated like CUDA here: what is at stake is the order and the falling through."""
+    monkeypatch.delenv("UNIMO_ATTENTION", raising=False)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setitem(AUTOMATIC, "cpu", AUTOMATIC["cuda"])
+    triton = "triton" if importlib.util.find_spec("triton") else "sdpa"
+    assert _automatic("T97-prefix-lm", torch.float16, 64) == triton  # flash refuses the CPU
+    monkeypatch.setattr("unimo_kernels.attention_flash.check_capability", lambda what, device: None)
+    monkeypatch.setattr("torch.backends.cuda.is_flash_attention_available", lambda: True)
+    monkeypatch.setattr("unimo_kernels.attention.check_flash", _as_if_on_cuda)
+    announce.cache_clear()
+    with caplog.at_level(logging.INFO):
+        assert _automatic("T97-prefix-lm", torch.float16, 64) == "flash_attn"
+    assert caplog.messages == [
+        f"attention runs on backend flash_attn through {flash_form()} (auto)"
     ]
+    assert _automatic("T97-prefix-lm", torch.bfloat16, 48) == "flash_attn"
+    assert _automatic("T97-prefix-lm", torch.float32, 64) == triton
+    assert _automatic("T97-prefix-lm", torch.float32, 48) == "sdpa"
+    assert _automatic("T97-prefix-lm", torch.float64, 64) == "sdpa"
+    ties = torch.tensor([0, 1, 1])
+    for width, expected in ((64, triton), (48, "sdpa")):
+        layout = attention_layout(ties * 0, ties, dtype=torch.float16, head_width=width)
+        assert layout.backend == expected
+    with pytest.raises(ValueError, match="order 1 stands more than once in segment 0"):
+        attention_layout(ties * 0, ties, dtype=torch.float16, head_width=64, backend="flash_attn")
+
+
+def _as_if_on_cuda(device: torch.device, dtype: torch.dtype, head_width: int) -> None:
+    from unimo_kernels.attention_flash import check_flash
+
+    check_flash(torch.device("cuda"), dtype, head_width)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("backend", [b for b in BACKENDS if b != "reference"])
+@pytest.mark.parametrize("name", ROWS)
+def test_every_backend_agrees_with_the_reference_on_a_gpu(name: str, backend: str) -> None:
+    inputs = [x.cuda() for x in inputs_for(ROWS[name], 3, 64)]
+    # Their softmax is rounded to half precision once more than the reference's.
+    assert_as_exact(ROWS[name], inputs, backend, torch.float16, slack=1e-2)

@@ -165,12 +165,10 @@ def test_what_cannot_be_generated_is_refused(
         model(**source)
     with pytest.raises(ValueError, match="23 columns, the model has positions for 22"):
         model.generate(**source, max_new_tokens=30, min_new_tokens=30)
-    cache = model(
-        **source, decoder_input_ids=torch.zeros(4, 1, dtype=torch.long), use_cache=True
-    ).past_key_values
+    first = torch.zeros(4, 1, dtype=torch.long)
+    cache = model(**source, decoder_input_ids=first, use_cache=True)[1]
+    longer = torch.zeros(4, 4, dtype=torch.long)
     with pytest.raises(ValueError, match="give the whole target so far"):
-        model(
-            **source,
-            decoder_input_ids=torch.zeros(4, 4, dtype=torch.long),
-            past_key_values=cache,
-        )
+        model(**source, decoder_input_ids=longer, cache=cache)
+    with pytest.raises(ValueError, match="give the whole target so far"):
+        model(**source, decoder_input_ids=longer, past_key_values=cache)

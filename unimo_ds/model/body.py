@@ -92,10 +92,21 @@ class UnimoModel(UnimoPreTrainedModel):
         dropout_p = self.config.attention_probs_dropout_prob if self.training else 0.0
         # Drawn from torch's generator, so that seeding a step seeds the masks of all its layers.
         seed = int(torch.randint(2**31, ())) if dropout_p else 0
-        layout = attention_layout(batch.segment, batch.order)
-        return PackedRow(
-            batch.segment, batch.order, layout, self.config.attention_backend, dropout_p, seed
+        layout = attention_layout(
+            batch.segment,
+            batch.order,
+            dtype=self._projected_dtype(batch.segment.device.type),
+            head_width=self.config.hidden_size // self.config.num_attention_heads,
+            dropout_p=dropout_p,
+            backend=self.config.attention_backend,
         )
+        return PackedRow(batch.segment, batch.order, layout, dropout_p, seed)
+
+    def _projected_dtype(self, device_type: str) -> torch.dtype:
+        """What the projections to q, k, v give: autocast's dtype, else that of the weights."""
+        if torch.is_autocast_enabled(device_type):
+            return torch.get_autocast_dtype(device_type)
+        return self.dtype
 
     def encode(self, batch: Batch, view: View | None = None) -> Tensor:
         """Hidden states [T, D] of the packed row; those of padding positions mean nothing."""

@@ -5,6 +5,8 @@ import dataclasses
 from transformers import PretrainedConfig
 
 from unimo_ds.config import ModelConfig
+from unimo_kernels.attention import BACKENDS
+from unimo_kernels.dispatch import AUTO
 
 SCORES = ("cosine", "match")
 
@@ -16,10 +18,10 @@ class UnimoConfig(PretrainedConfig):
     ``image_feature_size`` is F, ``image_class_size`` K. ``score`` says how image and text are
     compared: ``cosine``, or the paper's ``match`` head; ``initial_temperature`` is where the
     learning of its temperature starts.
-    ``attention_backend`` names a backend of ``unimo_kernels.attention``.
+    ``attention_backend`` names a backend of ``unimo_kernels.attention``, or is ``auto``.
 
     Raises:
-        ValueError: heads that do not divide the hidden size, or an unknown score.
+        ValueError: heads that do not divide the hidden size, or an unknown score or backend.
     """
 
     model_type = "unimo_ds"
@@ -55,6 +57,12 @@ class UnimoConfig(PretrainedConfig):
             )
         if self.score not in SCORES:
             raise ValueError(f"score {self.score!r} is unknown, known are {', '.join(SCORES)}")
+        backends = (AUTO, *BACKENDS)
+        if self.attention_backend not in backends:
+            raise ValueError(
+                f"attention_backend {self.attention_backend!r} is unknown, known are "
+                f"{', '.join(backends)}"
+            )
         super().__post_init__(**kwargs)
 
 

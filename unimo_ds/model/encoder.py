@@ -24,7 +24,6 @@ class PackedRow(NamedTuple):
     segment: Tensor  # int32 [T]
     order: Tensor  # int32 [T]
     layout: AttentionLayout
-    backend: str
     dropout_p: float
     seed: int
 
@@ -37,7 +36,6 @@ class PackedRow(NamedTuple):
             self.order,
             dropout_p=self.dropout_p,
             seed=self.seed + layer,
-            backend=self.backend,
             layout=self.layout,
         )
 

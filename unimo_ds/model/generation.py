@@ -7,14 +7,14 @@ Legend: B samples · L source words · R regions · Y target words · C source c
 T positions · H heads · K head width
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, GenerationMixin
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import can_return_tuple
 
 from unimo_ds.batch import FIRST_POSITION, IGNORED_LABEL
 from unimo_ds.model.body import UnimoModel, UnimoPreTrainedModel
@@ -22,15 +22,6 @@ from unimo_ds.model.configuration import UnimoConfig
 from unimo_ds.model.encoder import PackedRow
 from unimo_ds.model.heads import LanguageHead
 from unimo_ds.model.padded import Columns, PaddedInputs, check_padded, pack, pad_back
-
-
-@dataclass
-class UnimoGenerationOutput(ModelOutput):
-    """``loss`` is the mean cross-entropy of the labels, ``logits`` are [B, Y, V]."""
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    past_key_values: Cache | None = None
 
 
 class _FillingView:
@@ -88,18 +79,20 @@ class UnimoForConditionalGeneration(UnimoPreTrainedModel, GenerationMixin):
         region_mask: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         labels: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool = False,
-    ) -> UnimoGenerationOutput:
-        """Logits of the words that follow each target word.
+        past_key_values: Cache | None = None,
+    ) -> CausalLMOutputWithPast:
+        """Logits [B, Y, V] of the words that follow each target word; their mean cross-entropy.
 
         Args:
             input_ids, attention_mask, features, boxes, region_mask: the source, as in UnimoModel.
             decoder_input_ids: int64 [B, Y], [CLS] w1 w2 ...; made of ``labels`` if None.
             labels: int64 [B, Y], w1 w2 ... and the end word; -100 where nothing is asked.
-            past_key_values: keys and values of the source and the target so far; only the last
-                word of ``decoder_input_ids`` is computed then.
+            cache: keys and values of the source and the target so far; only the last word of
+                ``decoder_input_ids`` is computed then.
             use_cache: fill and return a cache.
+            past_key_values: the name of ``cache`` in transformers before 5.24.
 
         Raises:
             ValueError: no source, no target, or shapes that do not fit.
@@ -112,12 +105,13 @@ class UnimoForConditionalGeneration(UnimoPreTrainedModel, GenerationMixin):
             self.config, input_ids, attention_mask, features, boxes, region_mask, decoder_input_ids
         )
         inputs = inputs._replace(features=inputs.features.to(self.dtype))
-        if past_key_values is not None and past_key_values.get_seq_length() > 0:
-            hidden_BYD = self._next_states(inputs, past_key_values)
+        cache = past_key_values if cache is None else cache
+        if cache is not None and cache.get_seq_length() > 0:
+            hidden_BYD = self._next_states(inputs, cache)
         else:
-            if use_cache and past_key_values is None:
-                past_key_values = DynamicCache(config=self.config)
-            hidden_BYD = self._target_states(inputs, past_key_values)
+            if use_cache and cache is None:
+                cache = DynamicCache(config=self.config)
+            hidden_BYD = self._target_states(inputs, cache)
         logits_BYV = self.language_head(hidden_BYD)
         loss = None
         if labels is not None:
@@ -128,7 +122,8 @@ class UnimoForConditionalGeneration(UnimoPreTrainedModel, GenerationMixin):
             loss = F.cross_entropy(
                 logits_BYV.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED_LABEL
             )
-        return UnimoGenerationOutput(loss=loss, logits=logits_BYV, past_key_values=past_key_values)
+        # By position: transformers 5.24 renamed the third field.
+        return CausalLMOutputWithPast(loss, logits_BYV, cache)
 
     def _shifted(self, labels: Tensor) -> Tensor:
         first = torch.full_like(labels[:, :1], self.config.bos_token_id)
@@ -148,8 +143,8 @@ class UnimoForConditionalGeneration(UnimoPreTrainedModel, GenerationMixin):
         _, columns = pack(inputs, self.config)
         if cache.get_seq_length() != columns.filled.shape[1] - 1:
             raise ValueError(
-                f"past_key_values holds {cache.get_seq_length()} columns, source and target without"
-                f" its last word have {columns.filled.shape[1] - 1}: give the whole target so far"
+                f"the cache holds {cache.get_seq_length()} columns, source and target without its"
+                f" last word have {columns.filled.shape[1] - 1}: give the whole target so far"
             )
         last = inputs._replace(
             word_ids=inputs.word_ids[:, :0],
@@ -172,8 +167,9 @@ class UnimoForConditionalGeneration(UnimoPreTrainedModel, GenerationMixin):
         features: Tensor | None = None,
         boxes: Tensor | None = None,
         region_mask: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
+        past_key_values: Cache | None = None,
         **_unused: Any,
     ) -> dict[str, Any]:
         """The arguments of ``forward`` for the next word; ``input_ids`` is the target so far."""
@@ -184,7 +180,7 @@ class UnimoForConditionalGeneration(UnimoPreTrainedModel, GenerationMixin):
             "boxes": boxes,
             "region_mask": region_mask,
             "decoder_input_ids": input_ids,
-            "past_key_values": past_key_values,
+            "cache": past_key_values if cache is None else cache,
             "use_cache": bool(use_cache),
         }
 

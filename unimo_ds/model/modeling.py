@@ -2,10 +2,12 @@
 
 Importing this file makes AutoConfig, AutoModel and the AutoModelFor... know UNIMO.
 
-Legend: B samples · L words · R regions · D hidden width · V words
+Legend: B samples · L words · R regions · D hidden width · V words · T positions · S scored pairs ·
+I individually encoded images · J texts
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 from transformers.utils import ModelOutput, can_return_tuple
 
-from unimo_ds.batch import IGNORED_LABEL
+from unimo_ds.batch import IGNORED_LABEL, Batch
 from unimo_ds.model.body import UnimoModel, UnimoPreTrainedModel
 from unimo_ds.model.configuration import UnimoConfig
 from unimo_ds.model.generation import UnimoForConditionalGeneration
@@ -83,13 +85,24 @@ class UnimoForMaskedLM(UnimoPreTrainedModel):
         return UnimoMaskedLMOutput(loss=loss, logits=logits_BLV)
 
 
+class Compared(NamedTuple):
+    """How well the images and texts of a packed row go together."""
+
+    pair_scores: Tensor  # float32 [S], of the jointly encoded pairs, divided by the temperature
+    images: Tensor  # float32 [I, E]: score(i, j) = scale * <image_i, text_j>
+    texts: Tensor  # float32 [J, E]
+    scale: Tensor  # float32 [], one over the temperature
+
+
 class RetrievalMixin:
-    """Encoding images and texts one by one, for models that have poolers."""
+    """Comparing images with texts, one by one and jointly encoded, for models that have poolers."""
 
     config: UnimoConfig
     unimo: UnimoModel
     image_pooler: Pooler
     text_pooler: Pooler
+    match_head: MatchHead
+    temperature: Temperature
 
     def encode_images(
         self, features: Tensor, boxes: Tensor, region_mask: Tensor | None = None
@@ -102,6 +115,36 @@ class RetrievalMixin:
         """Pooled [CLS] of each text, [B, D]; of length one where the score is the cosine."""
         states = self.unimo(input_ids, attention_mask)
         return self._embedding(self.text_pooler(states.text_state))
+
+    def compare(self, hidden_TD: Tensor, batch: Batch) -> Compared:
+        """Scores of the row's pairs, and the embeddings whose products score its other parts.
+
+        Args:
+            hidden_TD: what ``unimo.encode`` makes of ``batch``.
+        """
+        jointly = len(batch.pair_image)
+        pooled_image = self.image_pooler(hidden_TD[torch.cat([batch.pair_image, batch.image_at])])
+        pooled_text = self.text_pooler(hidden_TD[torch.cat([batch.pair_text, batch.text_at])])
+        images_ID, texts_JD = pooled_image[jointly:].float(), pooled_text[jointly:].float()
+        # The match head runs whichever score is configured: no parameter may be left out of a step.
+        match = self.match_head(
+            pooled_image[:jointly], pooled_text[:jointly], pooled_image[jointly:]
+        )
+        scale = self.temperature().squeeze()
+        if self.config.score == "match":
+            # Its bias is the same for everything in a softmax of the matrix; it is added for the
+            # pairs' sake, which may share that softmax.
+            ones_J1 = texts_JD.new_ones(len(texts_JD), 1)
+            bias_I1 = match.bias.float().expand(len(images_ID), 1)
+            images_ID = torch.cat([match.weighted_image.float(), bias_I1], dim=1)
+            texts_JD = torch.cat([texts_JD, ones_J1], dim=1)
+            return Compared(scale * match.pair.float(), images_ID, texts_JD, scale)
+        cosine_S = F.cosine_similarity(
+            pooled_image[:jointly].float(), pooled_text[:jointly].float(), dim=-1
+        )
+        unused = 0.0 * (match.pair.sum() + match.weighted_image.sum() + match.bias.sum()).float()
+        images_ID, texts_JD = F.normalize(images_ID, dim=-1), F.normalize(texts_JD, dim=-1)
+        return Compared(scale * cosine_S + unused, images_ID, texts_JD, scale)
 
     def _embedding(self, pooled_BD: Tensor) -> Tensor:
         return F.normalize(pooled_BD, dim=-1) if self.config.score == "cosine" else pooled_BD

@@ -176,10 +176,13 @@ def _row_batch(
         pair_text=none,
         pair_group=none,
         pair_positive=none.bool(),
+        pair_level=none.to(torch.int8),
         image_at=none,
         image_group=none,
+        image_anchor=none.bool(),
         text_at=none,
         text_group=none,
+        text_anchor=none.bool(),
         kind=none.to(torch.int8),
     )
 

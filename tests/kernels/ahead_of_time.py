@@ -1,0 +1,109 @@
+"""Compiles our Triton kernels for GPUs that are not here; reads their needs off the binaries.
+
+``python -m tests.kernels.ahead_of_time CAPABILITY MODULE [PATTERN ...]`` prints one JSON object per
+case that a pattern matches (all without one). A process of its own: kernels that are interpreted
+cannot be compiled in the same process.
+"""
+
+import fnmatch
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+BLOCK_KIB = {80: 163, 89: 99, 90: 227, 100: 227}
+"""Shared memory that one block may take (CUDA C programming guide, compute capabilities)."""
+
+
+class Report(NamedTuple):
+    """What one kernel needs on one GPU."""
+
+    name: str
+    capability: int
+    registers: int  # per thread
+    shared_kib: float
+    fits: bool
+    spilled_bytes: int
+    wgmma: bool  # Hopper's matrix instructions
+    tma: bool  # its bulk loads
+    atomics: bool  # which would make sums depend on chance
+    seconds: float
+
+
+def compile_case(case, capability: int) -> Report:
+    """Compiles ``case``; raises what the compiler raises."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from unimo_kernels.triton_ops import launch_options
+
+    started = time.perf_counter()
+    names = case.kernel.arg_names
+    signature = {n: "constexpr" if n in case.constants else case.types[n] for n in names}
+    aligned = {
+        (i,): [["tt.divisibility", 16]]
+        for i, n in enumerate(names)
+        if case.types.get(n, "").startswith("*")
+    }
+    source = ASTSource(
+        fn=case.kernel,
+        signature=signature,
+        constexprs={(names.index(n),): value for n, value in case.constants.items()},
+        attrs=aligned,
+    )
+    options = launch_options(case.num_warps, case.num_stages)
+    built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    listing = _tool("cuobjdump", ["-sass"], built.asm["cubin"], ".cubin")
+    usage = _tool("cuobjdump", ["--dump-resource-usage"], built.asm["cubin"], ".cubin")
+    kib = built.metadata.shared / 1024
+    return Report(
+        name=case.name,
+        capability=capability,
+        registers=int(re.search(r"REG:(\d+)", usage)[1]),
+        shared_kib=kib,
+        fits=kib <= BLOCK_KIB[capability],
+        spilled_bytes=_spilled(built.asm["ptx"], capability),
+        wgmma="HGMMA" in listing,
+        tma="UTMALDG" in listing,
+        atomics=bool(re.search(r"\b(atom|red)\.", built.asm["ptx"])),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _spilled(ptx: str, capability: int) -> int:
+    arch = re.search(r"\.target (\w+)", ptx)[1]
+    assembler = "ptxas-blackwell" if capability >= 90 else "ptxas"
+    told = _tool(assembler, ["-v", f"-arch={arch}", "-o", os.devnull], ptx.encode(), ".ptx")
+    stores, loads = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", told).groups()
+    return int(stores) + int(loads)
+
+
+def _tool(name: str, arguments: list[str], content: bytes, suffix: str) -> str:
+    import triton
+
+    folder = os.path.join(os.path.dirname(triton.__file__), "backends", "nvidia", "bin")
+    with tempfile.NamedTemporaryFile(suffix=suffix) as file:
+        file.write(content)
+        file.flush()
+        command = [os.path.join(folder, name), *arguments, file.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
+
+
+def main(capability: str, module: str, *patterns: str) -> None:
+    cases = importlib.import_module(module).ahead_of_time(int(capability))
+    for case in cases:
+        if not patterns or any(fnmatch.fnmatch(case.name, pattern) for pattern in patterns):
+            report = compile_case(case, int(capability))
+            sys.stdout.write(json.dumps(report._asdict()) + "\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -5,19 +5,31 @@ No byte depends on the number of workers or on where a build was interrupted.
 """
 
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 from data_prep.pool import run_tasks
-from data_prep.quarantine import QUARANTINE_NAME, Bad, Reason, count_reasons
-from data_prep.writer import TEMPORARY_SUFFIX, write_bytes, write_shard
-from unimo_ds.data.schema import MANIFEST_NAME, Manifest, ShardRecord, fingerprint_of, read_manifest
+from data_prep.quarantine import QUARANTINE_NAME, UNWANTED, Bad, count_reasons
+from data_prep.ray_pool import run_on_ray
+from data_prep.receipts import (
+    RECEIPTS_FOLDER,
+    Receipt,
+    is_unused,
+    read_receipts,
+    remove_receipts,
+    write_receipt,
+)
+from data_prep.sources import bring, with_origins
+from data_prep.writer import TEMPORARY_SUFFIX, Folder, sha256_of, write_bytes, write_shard
+from unimo_ds.data.schema import MANIFEST_NAME, Manifest, fingerprint_of, read_manifest
+from unimo_ds.transfer import origin_of
 
-RECEIPTS_FOLDER = ".receipts"
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+LOCAL, RAY = "local", "ray"
 _PARAMETERS_NAME = "parameters.json"
 _FEWEST_ROWS = 1024  # of a slice: one record batch
 _SLICES = 16  # that a corpus smaller than that many full shards is cut into
@@ -36,7 +48,10 @@ class Slice(NamedTuple):
 
 
 class ShardMaker(Protocol):
-    """Makes rows of records; picklable, and the same records always give the same rows."""
+    """Makes rows of records; picklable, and the same records always give the same rows.
+
+    One that is faster on a GPU has a true ``wants_gpu``.
+    """
 
     @property
     def kind(self) -> str:
@@ -53,35 +68,27 @@ class Options:
     command: list[str]
     seed: int = 1
     workers: int = 1
+    engine: str = LOCAL  # or RAY
+    ray_address: str = ""  # of a cluster; empty: a Ray of this machine, with that many workers
     resume: bool = False
     max_bad: float = 0.01
     progress: Callable[[int], None] = lambda size: (
         None
     )  # called with the size of each finished slice
 
+    def run(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task], wants_gpu: bool = False
+    ) -> Iterator[Result]:
+        """``function`` of every task, in the order in which they end, on the chosen engine.
 
-@dataclass(frozen=True, kw_only=True)
-class Receipt:
-    """What a finished task says of itself."""
-
-    index: int
-    key: str  # of the slice and the parameters it was made with
-    records: int  # read, good and bad
-    shard: ShardRecord | None  # None: no record of the slice was good
-    bad: list[Bad]
-    size: int
-
-    def to_json(self) -> str:
-        """What `read` reads."""
-        return json.dumps(asdict(self) | {"bad": list(self.bad)}, sort_keys=True) + "\n"
-
-    @staticmethod
-    def read(path: Path) -> "Receipt":
-        """The receipt in a file."""
-        values = json.loads(path.read_text(encoding="utf-8"))
-        values["shard"] = ShardRecord(**values["shard"]) if values["shard"] else None
-        values["bad"] = [Bad(Reason(reason), *rest) for reason, *rest in values["bad"]]
-        return Receipt(**values)
+        Raises:
+            ValueError: an engine that there is not.
+        """
+        if self.engine == RAY:
+            return run_on_ray(function, tasks, self.workers, self.ray_address, wants_gpu)
+        if self.engine != LOCAL:
+            raise ValueError(f"--engine {self.engine}: expected {LOCAL} or {RAY}")
+        return run_tasks(function, tasks, self.workers)
 
 
 class _Task(NamedTuple):
@@ -90,13 +97,13 @@ class _Task(NamedTuple):
     slice: Slice
 
 
-def is_complete(folder: Path, options: Options) -> bool:
+def is_complete(folder: Folder, options: Options) -> bool:
     """Is the corpus in ``folder`` there already?
 
     Raises:
         ValueError: ``folder`` is in use without ``--resume``, or another command filled it.
     """
-    if not folder.exists() or not any(folder.iterdir()):
+    if is_unused(folder):
         return False
     if not options.resume:
         raise ValueError(f"{folder} is not empty: name a new folder, or go on with --resume")
@@ -112,7 +119,7 @@ def is_complete(folder: Path, options: Options) -> bool:
     return True
 
 
-def start(folder: Path, parameters: dict[str, Any]) -> None:
+def start(folder: Folder, parameters: dict[str, Any]) -> None:
     """Makes ``folder`` ready for a build with these parameters, or checks that it was begun so.
 
     Raises:
@@ -120,6 +127,7 @@ def start(folder: Path, parameters: dict[str, Any]) -> None:
     """
     receipts = folder / RECEIPTS_FOLDER
     receipts.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
     path = receipts / _PARAMETERS_NAME
     wanted = json.dumps(parameters, sort_keys=True) + "\n"
     if not path.exists():
@@ -135,7 +143,7 @@ def start(folder: Path, parameters: dict[str, Any]) -> None:
 
 
 def build_shards(
-    folder: Path,
+    folder: Folder,
     maker: ShardMaker,
     slices: Iterable[Slice],
     parameters: dict[str, Any],
@@ -147,12 +155,13 @@ def build_shards(
         ValueError: a receipt from before does not match its slice: the input has changed.
     """
     fingerprint = fingerprint_of(parameters)
+    before = read_receipts(folder)
     receipts: list[Receipt] = []
 
     def missing() -> Iterator[_Task]:
         for index, piece in enumerate(slices):
-            key = fingerprint_of([fingerprint, [list(r) for r in piece.records], list(piece.bad)])
-            receipt = _receipt(folder, index)
+            key = _key(fingerprint, piece)
+            receipt = before.get(index)
             if receipt is None:
                 yield _Task(index, key, piece)
                 continue
@@ -164,14 +173,23 @@ def build_shards(
             receipts.append(receipt)
             options.progress(receipt.size)
 
-    for receipt in run_tasks(partial(_make, folder, maker), missing(), options.workers):
+    wants_gpu = getattr(maker, "wants_gpu", False)
+    for receipt in options.run(partial(_make, folder, maker), missing(), wants_gpu):
         receipts.append(receipt)
         options.progress(receipt.size)
     return sorted(receipts, key=lambda receipt: receipt.index)
 
 
-def finish(folder: Path, receipts: Sequence[Receipt], options: Options, **fields: Any) -> Manifest:
+def finish(
+    folder: Folder,
+    receipts: Sequence[Receipt],
+    options: Options,
+    files: Sequence[str] = (),
+    **fields: Any,
+) -> Manifest:
     """Writes ``quarantine.jsonl`` and, last of all, the manifest.
+
+    ``files`` names what else belongs to the corpus; any other file in it is a stranger to `verify`.
 
     Raises:
         TooManyBad: the share of bad records passes ``--max-bad``; the quarantine is written.
@@ -180,10 +198,11 @@ def finish(folder: Path, receipts: Sequence[Receipt], options: Options, **fields
     bad = [entry for receipt in receipts for entry in receipt.bad]
     write_bytes(folder / QUARANTINE_NAME, _lines(bad))
     records = sum(receipt.records for receipt in receipts)
-    if len(bad) > options.max_bad * records:
+    broken = [entry for entry in bad if entry.reason not in UNWANTED]
+    if len(broken) > options.max_bad * records:
         raise TooManyBad(
-            f"{len(bad)} of {records} records are bad, more than --max-bad {options.max_bad:g} "
-            f"allows ({_told(count_reasons(bad))}): see {folder / QUARANTINE_NAME}, then go on "
+            f"{len(broken)} of {records} records are bad, more than --max-bad {options.max_bad:g} "
+            f"allows ({_told(count_reasons(broken))}): see {folder / QUARANTINE_NAME}, then go on "
             "with --resume and a higher --max-bad, or build anew from better input"
         )
     shards = [receipt.shard for receipt in receipts if receipt.shard]
@@ -195,15 +214,15 @@ def finish(folder: Path, receipts: Sequence[Receipt], options: Options, **fields
         quarantined=count_reasons(bad),
         command=options.command,
         seed=options.seed,
+        files={name: sha256_of(folder / name) for name in sorted([QUARANTINE_NAME, *files])},
         **fields,
     )
-    for leftover in folder.glob(f"*{TEMPORARY_SUFFIX}"):
-        leftover.unlink()
+    _remove_leftovers(folder)
     write_bytes(folder / MANIFEST_NAME, manifest.to_json().encode())
     return manifest
 
 
-def refuse_empty(folder: Path, bad: Sequence[Bad]) -> NoReturn:
+def refuse_empty(folder: Folder, bad: Sequence[Bad]) -> NoReturn:
     """Ends a build that has no row to write.
 
     Raises:
@@ -216,11 +235,6 @@ def refuse_empty(folder: Path, bad: Sequence[Bad]) -> NoReturn:
     path = folder / QUARANTINE_NAME
     write_bytes(path, _lines(bad))
     raise TooManyBad(f"no record is left ({_told(count_reasons(bad))}): see {path}")
-
-
-def remove_receipts(folder: Path) -> None:
-    """Nobody needs them once the manifest is there."""
-    shutil.rmtree(folder / RECEIPTS_FOLDER, ignore_errors=True)
 
 
 def cut(records: Sequence[Any], bad: Sequence[Bad], rows_per_shard: int) -> Iterator[Slice]:
@@ -238,8 +252,9 @@ def cut(records: Sequence[Any], bad: Sequence[Bad], rows_per_shard: int) -> Iter
         yield Slice(piece, bad if first == 0 else (), len(piece))
 
 
-def _make(folder: Path, maker: ShardMaker, task: _Task) -> Receipt:
+def _make(folder: Folder, maker: ShardMaker, task: _Task) -> Receipt:
     bad = list(task.slice.bad)
+    bring([maker, *task.slice.records])
     name = f"{maker.kind}-{task.number:05d}.arrow"
     shard = write_shard(folder, name, maker.kind, maker.rows(task.slice.records, bad))
     receipt = Receipt(
@@ -250,29 +265,32 @@ def _make(folder: Path, maker: ShardMaker, task: _Task) -> Receipt:
         bad=bad,
         size=task.slice.size,
     )
-    write_bytes(_receipt_path(folder, task.number), receipt.to_json().encode())
+    write_receipt(folder, receipt)
     return receipt
+
+
+def _key(fingerprint: str, piece: Slice) -> str:
+    """Names what a shard is made of; wherever this machine keeps its copies of remote files."""
+
+    def named(entry: Iterable[Any]) -> list[Any]:
+        return [origin_of(value) if type(value) is str else value for value in entry]
+
+    return fingerprint_of([fingerprint, *([named(e) for e in part] for part in piece[:2])])
 
 
 def _lines(bad: Sequence[Bad]) -> bytes:
+    shown = (
+        entry._replace(source=with_origins(entry.source), detail=with_origins(entry.detail))
+        for entry in bad
+    )
     # a file name may be no UTF-8
-    return "".join(entry.to_line() for entry in bad).encode(errors="backslashreplace")
+    return "".join(entry.to_line() for entry in shown).encode(errors="backslashreplace")
 
 
-def _receipt(folder: Path, index: int) -> Receipt | None:
-    """What an earlier run said of a slice, if the shard that it tells of is there."""
-    path = _receipt_path(folder, index)
-    if not path.exists():
-        return None
-    receipt = Receipt.read(path)
-    shard = receipt.shard
-    if shard and not (folder / shard.name).is_file():
-        return None
-    return receipt
-
-
-def _receipt_path(folder: Path, index: int) -> Path:
-    return folder / RECEIPTS_FOLDER / f"{index:05d}.json"
+def _remove_leftovers(folder: Folder) -> None:
+    """Of writers that were killed."""
+    for leftover in folder.glob(f"*{TEMPORARY_SUFFIX}"):
+        leftover.unlink(missing_ok=True)
 
 
 def _told(reasons: dict[str, int]) -> str:

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from data_prep.engine import (
     Options,
     Receipt,
@@ -16,13 +18,14 @@ from data_prep.engine import (
     remove_receipts,
     start,
 )
-from data_prep.images import Images, RegionPlan, make_images
+from data_prep.images import Images, make_images
 from data_prep.quarantine import Bad, BadRecord, Reason
-from data_prep.readers.images import Picture, picture_below
-from data_prep.readers.pairs import Pair
-from data_prep.readers.region_tables import TableRow
-from data_prep.texts import cached_tokenizer
-from data_prep.writer import read_shard
+from data_prep.readers.images import Picture
+from data_prep.readers.pairs import Pair, picture_of
+from data_prep.readers.tables.rows import TableRow
+from data_prep.regions.plan import RegionPlan
+from data_prep.texts import cached_tokenizer, cached_unit_encoder, unit_parameters
+from data_prep.writer import Folder, read_shard
 from unimo_ds.data.schema import IMAGES_FOLDER, PAIRS, Manifest
 from unimo_ds.tokenizer import load_tokenizer
 
@@ -42,15 +45,15 @@ class PairMaker(NamedTuple):
 
     tokenizer: str
     max_tokens: int
+    phrases: bool = False
     kind: str = PAIRS
 
     def rows(self, records: Sequence[Captioned], bad: list[Bad]) -> Iterator[dict[str, Any]]:
-        tokenizer = cached_tokenizer(self.tokenizer)
-        encoded = iter(tokenizer.encode([text for pair in records for text in pair.captions]))
+        encoded = self._encoded([text for pair in records for text in pair.captions])
         for pair in records:
-            captions = [(text, next(encoded)) for text in pair.captions]
-            kept = [(text, ids) for text, ids in captions if len(ids) <= self.max_tokens]
-            for _, ids in captions:
+            captions = [(text, *next(encoded)) for text in pair.captions]
+            kept = [caption for caption in captions if len(caption[1]) <= self.max_tokens]
+            for _, ids, _ in captions:
                 if len(ids) > self.max_tokens:
                     detail = f"a caption of {len(ids)} tokens, at most {self.max_tokens}"
                     bad.append(Bad(Reason.TOO_LONG, pair.source, pair.line, pair.id, detail))
@@ -59,9 +62,16 @@ class PairMaker(NamedTuple):
                     "id": pair.id,
                     "image_id": pair.id,
                     "image_row": pair.image_row,
-                    "captions": [ids for _, ids in kept],
-                    "caption_texts": [text for text, _ in kept],
+                    "captions": [ids for _, ids, _ in kept],
+                    "caption_texts": [text for text, _, _ in kept],
+                    **({"units": np.concatenate([u for *_, u in kept])} if self.phrases else {}),
                 }
+
+    def _encoded(self, texts: list[str]) -> Iterator[tuple[Sequence[int], Sequence[bool]]]:
+        """The tokens of each text, and the beginnings of its units, if they are asked for."""
+        if self.phrases:
+            return iter(cached_unit_encoder(self.tokenizer).mark(texts))
+        return ((ids, ()) for ids in cached_tokenizer(self.tokenizer).encode(texts))
 
 
 class Grouped(NamedTuple):
@@ -73,7 +83,7 @@ class Grouped(NamedTuple):
 
 
 def group_by_picture(pairs: Sequence[Pair | Bad], image_root: Path | None) -> Grouped:
-    """Finds the picture of every pair below ``image_root``, else below the folder of its source.
+    """Finds the picture of every pair: in its source, below ``image_root``, or beside its source.
 
     Pairs of the same picture become one: its captions must never be each other's negatives.
     """
@@ -85,10 +95,9 @@ def group_by_picture(pairs: Sequence[Pair | Bad], image_root: Path | None) -> Gr
             bad.append(pair)
             continue
         try:
-            root = image_root or Path(pair.source).parent
-            picture = picture_below(root, pair.image, pair.source, pair.line)
+            picture = picture_of(pair, pair.source, image_root)
             known = pictures.setdefault(picture.id, picture)
-            if known.path != picture.path:
+            if (known.path, known.place) != (picture.path, picture.place):
                 raise BadRecord(Reason.DUPLICATE_ID, f"{picture.id!r} is also {known.path}")
         except BadRecord as error:
             bad.append(error.at(pair.source, pair.line, pair.image))
@@ -108,8 +117,8 @@ def group_by_row(pairs: Sequence[Pair | Bad], rows: Sequence[TableRow], bad: lis
     for pair in pairs:
         if isinstance(pair, Bad):
             lost.append(pair)
-        elif pair.image in by_id:
-            add_captions(captions, pair.image, pair)
+        elif name := next((n for n in (pair.image, *pair.others) if n in by_id), ""):
+            add_captions(captions, name, pair)
         else:
             error = BadRecord(Reason.MISSING_IMAGE, f"no row {pair.image!r} in the feature tables")
             lost.append(error.at(pair.source, pair.line, pair.image))
@@ -123,13 +132,14 @@ def add_captions(captions: dict[str, Pair], image: str, pair: Pair) -> None:
 
 
 def build_pairs(
-    folder: Path,
+    folder: Folder,
     grouped: Grouped,
     plan: RegionPlan,
     tokenizer: str,
     options: Options,
     *,
     max_tokens: int = 510,
+    phrases: bool = False,
 ) -> Manifest | None:
     """Fills ``folder`` with pairs and ``folder/images`` with their images; None if it was complete.
 
@@ -147,12 +157,13 @@ def build_pairs(
         refuse_empty(folder, grouped.bad)
     fingerprint = load_tokenizer(tokenizer).fingerprint
     parameters = {"max_tokens": max_tokens, "tokenizer": fingerprint, "kind": PAIRS}
+    parameters |= unit_parameters(phrases)
     start(folder, parameters)
     images, receipts = make_images(images_folder, grouped.images, plan, options)
     records, lost = _join(grouped, images_folder, receipts)
     pieces = cut(records, [*grouped.bad, *lost], plan.rows_per_shard)
     silent = replace(options, progress=lambda size: None)  # the bar counts images
-    maker = PairMaker(tokenizer, max_tokens)
+    maker = PairMaker(tokenizer, max_tokens, phrases)
     done = build_shards(folder, maker, pieces, parameters, silent)
     fields = {"max_tokens": max_tokens, "tokenizer": fingerprint, "regions": images.regions}
     manifest = finish(folder, done, options, kind=PAIRS, images=IMAGES_FOLDER, **fields)
@@ -162,7 +173,7 @@ def build_pairs(
 
 
 def _join(
-    grouped: Grouped, images_folder: Path, receipts: Sequence[Receipt]
+    grouped: Grouped, images_folder: Folder, receipts: Sequence[Receipt]
 ) -> tuple[list[Captioned], list[Bad]]:
     """The pairs whose image was made, with its row; for the others the reason of their image."""
     shards = [receipt.shard for receipt in receipts if receipt.shard]

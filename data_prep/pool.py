@@ -56,13 +56,18 @@ def run_tasks(
                 future.cancel()
 
 
-def _start(parent: int) -> None:
-    """Ask the kernel to kill this worker when its parent dies; do nothing twice at the same time.
-
-    A matrix product may differ in its last bit with the number of threads, so workers have one.
-    """
+def end_with_parent(parent: int) -> None:
+    """Asks the kernel to kill this process when its parent, of that id, dies."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the kernel was asked
         os._exit(1)
+
+
+def _start(parent: int) -> None:
+    """Ends with the parent; does nothing twice at the same time.
+
+    A matrix product may differ in its last bit with the number of threads, so workers have one.
+    """
+    end_with_parent(parent)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     threadpool_limits(1)

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data_prep.quarantine import Bad
-from data_prep.readers.pairs import read_pairs
-from data_prep.readers.text import DocumentReader, parse_object
+from data_prep.readers.formats import find_sources
+from data_prep.readers.pairs import Pair, holds_captions, pairs_of
+from data_prep.readers.text import DocumentReader
 from unimo_ds.tokenizer import WordTokenizer, import_roberta, train_tokenizer
 
 
@@ -30,19 +31,8 @@ def make_tokenizer(output: Path, files: Sequence[Path], vocab_size: int) -> Word
 
 def _texts(files: Sequence[Path]) -> Iterator[str]:
     for file in files:
-        if _holds_captions(file):
-            for pair in read_pairs(file):
-                if not isinstance(pair, Bad):
-                    yield from pair.captions
+        if holds_captions(file):
+            for source in find_sources([file], captioned=True):
+                yield from (t for p in pairs_of(source) if isinstance(p, Pair) for t in p.captions)
         else:
             yield from (d.text for d in DocumentReader([file]) if not isinstance(d, Bad))
-
-
-def _holds_captions(file: Path) -> bool:
-    if file.suffix == ".json":
-        return True
-    if file.suffix != ".jsonl" or not file.is_file():
-        return False
-    with file.open("rb") as stream:
-        first = next((line for line in stream if line.strip()), b"{}")
-    return bool({"captions", "caption"} & parse_object(first).keys())

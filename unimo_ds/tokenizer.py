@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -45,16 +46,33 @@ class WordTokenizer:
                 f"corpora hold at most {MAX_VOCAB_SIZE} (uint16)"
             )
         self.mask_id: int = mask_id
-        self.fingerprint = _fingerprint(tokenizer)
+        values = json.loads(tokenizer.to_str())
+        self.fingerprint = _fingerprint(values)
+        self.splits_at_spaces = _splits_at_spaces(values)
+        """Are the ids of words between single spaces those of each word encoded alone?"""
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without [CLS] and [SEP]."""
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
+    def encode_with_places(
+        self, texts: Sequence[str]
+    ) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """`encode`, and for each token (first character, one past the last) of its text.
+
+        A token may hold the space before its word; the bytes of one character may be several.
+        """
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [(encoding.ids, encoding.offsets) for encoding in encodings]
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ``ids``, special tokens left out."""
         return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+
+    def decode_batch(self, texts: Iterable[Sequence[int]]) -> list[str]:
+        """`decode` of each."""
+        return self._tokenizer.decode_batch(list(texts), skip_special_tokens=True)
 
     def token(self, token_id: int) -> str:
         """One token as a person reads it, with its leading space."""
@@ -126,12 +144,21 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> WordTokenizer:
     return WordTokenizer(_assemble(tokenizer), "trained")
 
 
-def _fingerprint(tokenizer: Tokenizer) -> str:
+def _fingerprint(values: dict[str, Any]) -> str:
     # Of what decides the ids of words. A Hugging Face folder adds [CLS] and [SEP] around them.
-    values = json.loads(tokenizer.to_str())
-    for around in ("post_processor", "truncation", "padding"):
-        values.pop(around, None)
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+    around = ("post_processor", "truncation", "padding")
+    deciding = {name: value for name, value in values.items() if name not in around}
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _splits_at_spaces(values: dict[str, Any]) -> bool:
+    # GPT-2's pattern takes a space only in front of a word, and BPE stays within what it cuts.
+    cut = values["pre_tokenizer"] or {}
+    byte_level = cut.get("type") == "ByteLevel" and cut["add_prefix_space"]
+    whole = not values["normalizer"] and all(added["special"] for added in values["added_tokens"])
+    model = values["model"]
+    exact = model["type"] == "BPE" and not model.get("dropout") and not model.get("fuse_unk")
+    return bool(byte_level and cut.get("use_regex", True) and whole and exact)
 
 
 def _begins_word(token: str) -> bool:

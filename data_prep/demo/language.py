@@ -14,7 +14,7 @@ from data_prep.demo.world import CELLS, COLOURS, SHAPES, Scene, Thing, relation
 
 CAPTIONS_PER_SCENE = 5
 
-_WORDINGS = {
+WORDINGS = {
     "above": ("above", "over"),
     "below": ("below", "under"),
     "left of": ("to the left of", "left of"),
@@ -24,6 +24,17 @@ _WORDINGS = {
     "below and left of": ("below and to the left of", "to the lower left of"),
     "below and right of": ("below and to the right of", "to the lower right of"),
 }
+INVERSE = {
+    "above": "below",
+    "below": "above",
+    "left of": "right of",
+    "right of": "left of",
+    "above and left of": "below and right of",
+    "above and right of": "below and left of",
+    "below and left of": "above and right of",
+    "below and right of": "above and left of",
+}
+"""Where b is, seen from a, when a is there seen from b."""
 _MENTION = re.compile(rf"\b({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})(?:e?s)?\b")
 
 
@@ -34,7 +45,7 @@ def parse_caption(text: str) -> list[tuple[str, str]]:
 
 def captions(scene: Scene, rng: np.random.Generator) -> list[str]:
     """Five different captions. Each names the colour and shape of two things or more."""
-    ways = [_WAYS[i] for i in rng.permutation(len(_WAYS))[:CAPTIONS_PER_SCENE]]
+    ways = [WAYS[i] for i in rng.permutation(len(WAYS))[:CAPTIONS_PER_SCENE]]
     return [way(scene) for way in ways]
 
 
@@ -51,7 +62,7 @@ def noun_phrase(thing: Thing, *, whole: bool, article: str = "a") -> str:
 
 def where(a: Thing, b: Thing, *, long: bool) -> str:
     """Where ``a`` is, seen from ``b``, in the longer or the shorter wording."""
-    return _WORDINGS[relation(a, b)][0 if long else 1]
+    return WORDINGS[relation(a, b)][0 if long else 1]
 
 
 def _third(things: Sequence[Thing], *, whole: bool) -> str:
@@ -62,43 +73,43 @@ def _third(things: Sequence[Thing], *, whole: bool) -> str:
     return f", and {noun_phrase(things[2], whole=whole)} is in the {corner} corner"
 
 
-def _is_where(scene: Scene) -> str:
+def is_where(scene: Scene) -> str:
     a, b, *_ = things = scene.things
     phrases = noun_phrase(a, whole=True), noun_phrase(b, whole=True)
     return f"{phrases[0]} is {where(a, b, long=True)} {phrases[1]}{_third(things, whole=True)}."
 
 
-def _there_is(scene: Scene) -> str:
+def there_is(scene: Scene) -> str:
     a, b, *_ = things = scene.things
     phrases = noun_phrase(a, whole=False), noun_phrase(b, whole=False)
     told = f"there is {phrases[0]} {where(a, b, long=False)} {phrases[1]}"
     return f"{told}{_third(things, whole=False)}."
 
 
-def _you_see(scene: Scene) -> str:
+def you_see(scene: Scene) -> str:
     a, b, *_ = things = scene.things
     reference = noun_phrase(a, whole=False, article="the")
     seen = noun_phrase(b, whole=True)
     return f"{where(b, a, long=False)} {reference} you see {seen}{_third(things, whole=True)}."
 
 
-def _corners(scene: Scene) -> str:
+def in_corners(scene: Scene) -> str:
     parts = [f"{noun_phrase(t, whole=True)} in the {CELLS[t.cell]}" for t in scene.things]
     return f"{_enumerated(parts)}."
 
 
-def _with(scene: Scene) -> str:
+def with_it(scene: Scene) -> str:
     a, b, *_ = things = scene.things
     phrases = noun_phrase(a, whole=True), noun_phrase(b, whole=True)
     told = f"{phrases[0]} with {phrases[1]} {where(b, a, long=True)} it"
     return f"{told}{_third(things, whole=True)}."
 
 
-def _list(scene: Scene) -> str:
+def listed(scene: Scene) -> str:
     return f"we see {_enumerated([noun_phrase(t, whole=False) for t in scene.things])}."
 
 
-def _counted(scene: Scene) -> str:
+def counted(scene: Scene) -> str:
     number = ("two", "three")[len(scene.things) - 2]
     phrases = [noun_phrase(t, whole=True) for t in scene.things]
     return f"there are {number} things: {_enumerated(phrases)}."
@@ -108,12 +119,12 @@ def _enumerated(parts: list[str]) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-_WAYS: tuple[Callable[[Scene], str], ...] = (
-    _is_where,
-    _there_is,
-    _you_see,
-    _corners,
-    _with,
-    _list,
-    _counted,
+WAYS: tuple[Callable[[Scene], str], ...] = (
+    is_where,
+    there_is,
+    you_see,
+    in_corners,
+    with_it,
+    listed,
+    counted,
 )

@@ -1,53 +1,38 @@
-"""Which pictures there are: folders of them, and JSONL files that name them."""
+"""Which pictures there are, where they lie, and how one is opened."""
 
+import io
 import os
+import re
+import stat
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from data_prep.quarantine import Bad, BadRecord, Reason
-from data_prep.readers.text import parse_object
+from data_prep.readers.places import Range, Row, read_place
 
 PICTURE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 )
+_DECODERS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+"""Of Pillow's; that of EPS, which goes by the content and not by the name, runs Ghostscript."""
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|(?:pipe|data|file|http|https|ftp|s3|gs|hf):")
 
 
 class Picture(NamedTuple):
-    """A picture file. Size and time stand for its content when a build is resumed."""
+    """A picture. Size and time of its file stand for its content when a build is resumed."""
 
     id: str
-    path: str
+    path: str  # of the file that it is or lies in
     source: str
     line: int
     size: int
     changed_ns: int
-
-
-def read_pictures(
-    sources: Sequence[Path], image_root: Path | None = None
-) -> tuple[list[Picture], list[Bad]]:
-    """The pictures of folders (sub-folders too) and JSONL files, and the records that name none.
-
-    The id of a picture is its path below the folder or the JSONL file's root; with several sources
-    the name of the source stands in front.
-
-    Raises:
-        ValueError: a source that is neither, or none of them names a picture.
-    """
-    entries: list[Picture | Bad] = []
-    for source in sources:
-        prefix = f"{source.resolve().name}/" if len(sources) > 1 else ""
-        found = _of_folder(source) if source.is_dir() else _of_jsonl(source, image_root)
-        entries += [e if isinstance(e, Bad) else e._replace(id=prefix + e.id) for e in found]
-    pictures, bad = unique(e for e in entries if not isinstance(e, Bad))
-    bad = [e for e in entries if isinstance(e, Bad)] + bad
-    if not pictures and not bad:
-        raise ValueError(f"no picture in {', '.join(map(str, sources))}")
-    return pictures, bad
+    place: Range | Row | None = None  # in the file; None: it is the file
 
 
 def unique(pictures: Iterable[Picture]) -> tuple[list[Picture], list[Bad]]:
@@ -63,68 +48,142 @@ def unique(pictures: Iterable[Picture]) -> tuple[list[Picture], list[Bad]]:
     return list(seen.values()), bad
 
 
-def picture_below(root: Path, name: str, source: str, line: int) -> Picture:
-    """The picture ``name`` in the folder ``root``, which it must not leave, by links neither.
+def is_url(name: str) -> bool:
+    """Is ``name`` a URL or a command (``pipe:``) where a path belongs?"""
+    return bool(_URL.match(name))
+
+
+class File(NamedTuple):
+    """A regular file."""
+
+    path: str  # without links
+    size: int
+    changed_ns: int
+
+
+def file_below(root: Path, name: str) -> File:
+    """The file ``name`` in the folder ``root``, which it must not leave, by links neither.
 
     Raises:
-        BadRecord: path_escapes, missing_image or bad_utf8.
+        BadRecord: url, path_escapes, missing_image, no_file or bad_utf8.
     """
     try:
         name.encode()
     except UnicodeEncodeError as error:
         raise BadRecord(Reason.BAD_UTF8, f"a name that is no UTF-8: {error}") from error
+    if is_url(name):
+        detail = f"{name!r:.200} where a path belongs: nothing is fetched, name a local file"
+        raise BadRecord(Reason.URL, detail)
     try:
-        real_root, real = os.path.realpath(root), os.path.realpath(os.path.join(root, name))
-        if os.path.commonpath([real_root, real]) != real_root:
+        real_root = _real_folder(str(root))
+        folder, base = os.path.split(os.path.join(real_root, name))
+        real = os.path.join(_real_folder(folder), base)
+        if base in ("", ".", "..") or os.path.islink(real):
+            real = os.path.realpath(real)
+        if real != real_root and not real.startswith(real_root.rstrip("/") + "/"):
             raise BadRecord(Reason.PATH_ESCAPES, f"{name!r} leads out of {root}")
-        if not os.path.isfile(real):
-            raise BadRecord(Reason.MISSING_IMAGE, f"no file {name!r} in {root}")
         state = os.stat(real)
+    except FileNotFoundError as error:
+        raise BadRecord(Reason.MISSING_IMAGE, f"no file {name!r} in {root}") from error
     except (OSError, ValueError) as error:  # a name too long, or with a null byte
-        raise BadRecord(Reason.MISSING_IMAGE, f"{name!r}: {error}") from error
-    return Picture(os.path.normpath(name), real, source, line, state.st_size, state.st_mtime_ns)
+        raise BadRecord(Reason.MISSING_IMAGE, f"{name!r:.200}: {error}") from error
+    if not stat.S_ISREG(state.st_mode):
+        raise BadRecord(Reason.NO_FILE, f"{name!r} in {root} is a folder, a pipe or a device")
+    return File(real, state.st_size, state.st_mtime_ns)
 
 
-def open_picture(path: str) -> Image.Image:
+def picture_below(root: Path, name: str, source: str, line: int) -> Picture:
+    """The picture ``name`` in the folder ``root``.
+
+    Raises:
+        BadRecord: see `file_below`.
+    """
+    path, size, changed_ns = file_below(root, name)
+    return Picture(os.path.normpath(name), path, source, line, size, changed_ns)
+
+
+def files_of(folder: Path) -> Iterator[str]:
+    """The names of all files in ``folder`` and its sub-folders, in the order of their parts.
+
+    Links to folders count as files: they are not followed.
+    """
+    pending = [("", True)]
+    while pending:
+        name, is_folder = pending.pop()
+        if not is_folder:
+            yield name
+            continue
+        with os.scandir(os.path.join(folder, name)) as entries:
+            found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+        pending += [(os.path.join(name, inner), kind) for inner, kind in reversed(found)]
+
+
+def find_picture(root: Path, names: Sequence[str], source: str, line: int) -> Picture:
+    """The picture that has one of ``names`` in the folder ``root``, the first that is there.
+
+    Raises:
+        BadRecord: see `file_below`.
+    """
+    there = (name for name in names if os.path.isfile(os.path.join(root, name)))
+    name = next(there, names[0]) if len(names) > 1 else names[0]
+    try:
+        return picture_below(root, name, source, line)
+    except BadRecord as error:
+        if error.reason is not Reason.MISSING_IMAGE or len(names) == 1:
+            raise
+        detail = f"{error.detail}, nor {names[-1]!r:.200} or others of its {len(names)} names"
+        raise BadRecord(Reason.MISSING_IMAGE, detail) from error
+
+
+def open_picture(picture: Picture) -> Image.Image:
     """The decoded picture in RGB.
 
     Raises:
-        BadRecord: broken_image or decompression_bomb.
+        BadRecord: broken_image, decompression_bomb, or that its bytes cannot be read.
+    """
+    return open_scaled(picture, None)[0]
+
+
+def open_scaled(picture: Picture, side: int | None) -> tuple[Image.Image, tuple[int, int]]:
+    """The decoded picture in RGB, and its width and height in the file.
+
+    A JPEG that is to be made ``side`` pixels wide and high is decoded at half, a quarter or an
+    eighth of its scale where at least twice ``side`` is left, as Pillow's own thumbnails are: that
+    takes half the time, and pixels of the small picture differ by a third of a level.
+
+    Raises:
+        BadRecord: see `open_picture`.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return image.convert("RGB")
+            data = io.BytesIO(read_place(picture.path, picture.place))
+            with Image.open(data, formats=_DECODERS) as image:
+                size = image.size
+                if side:
+                    image.draft("RGB", (2 * side, 2 * side))
+                return image.convert("RGB"), size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadRecord(Reason.DECOMPRESSION_BOMB, str(error)) from error
+    except BadRecord:
+        raise
+    except UnidentifiedImageError as error:  # whose message tells an address in memory
+        raise BadRecord(Reason.BROKEN_IMAGE, "of no picture format that is read") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ValueError...
         raise BadRecord(Reason.BROKEN_IMAGE, f"{type(error).__name__}: {error}") from error
 
 
-def _of_folder(folder: Path) -> Iterator[Picture | Bad]:
-    for number, file in enumerate(sorted(folder.rglob("*")), 1):
-        if file.suffix.lower() in PICTURE_SUFFIXES:
+def folder_pictures(folder: Path) -> Iterator[Picture | Bad]:
+    """The files in ``folder`` and its sub-folders that have a picture's suffix, in order."""
+    for number, name in enumerate(files_of(folder), 1):
+        if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES:
             try:
-                yield picture_below(folder, str(file.relative_to(folder)), str(folder), number)
+                yield picture_below(folder, name, str(folder), number)
             except BadRecord as error:
-                yield error.at(str(folder), number, str(file.relative_to(folder)))
+                yield error.at(str(folder), number, name)
 
 
-def _of_jsonl(file: Path, image_root: Path | None) -> Iterator[Picture | Bad]:
-    if not file.is_file() or file.suffix != ".jsonl":
-        raise ValueError(
-            f"{file} is neither a folder of pictures nor a .jsonl file that names them"
-        )
-    root = image_root or file.parent
-    with file.open("rb") as stream:
-        for line, content in enumerate(stream, 1):
-            if not content.strip():
-                continue
-            try:
-                name = parse_object(content).get("image")
-                if not isinstance(name, str) or not name:
-                    raise BadRecord(Reason.MISSING_FIELD, "no path in the field 'image'")
-                yield picture_below(root, name, str(file), line)
-            except BadRecord as error:
-                yield error.at(str(file), line)
+@lru_cache(maxsize=1 << 16)
+def _real_folder(folder: str) -> str:
+    """Pictures of a folder come together, and a folder's real path costs more than their own."""
+    return os.path.realpath(folder)

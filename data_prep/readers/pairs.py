@@ -1,12 +1,32 @@
-"""Images and their captions out of JSONL, JSON lists, and the JSON of COCO and Karpathy."""
+"""Pictures, and pairs of a picture and its captions, out of sources of any format."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from data_prep.quarantine import Bad, BadRecord, Reason
-from data_prep.readers.text import check_surrogates, parse_object
+from data_prep.readers.caption_json import (
+    coco_records,
+    karpathy_records,
+    line_records,
+    list_records,
+)
+from data_prep.readers.caption_tables import conceptual_records, csv_records, token_records
+from data_prep.readers.columns import arrow_records, parquet_records
+from data_prep.readers.formats import LOOKED_FOR, Format, Source, find_sources
+from data_prep.readers.images import Picture, find_picture, folder_pictures, unique
+from data_prep.readers.records import LeftOut, Record
+from data_prep.readers.shards import shard_records
+from data_prep.readers.sidecars import folder_records
+from data_prep.readers.visual_genome import genome_records
+
+_TRAIN, _RESTVAL = "train", "restval"
+"""Karpathy's ``restval`` is the rest of COCO's val2014: all published results train on it too."""
+_PROBED = 100  # records that tell whether there are captions
+_CONTAINERS = (Format.WEBDATASET, Format.PARQUET, Format.ARROW)
 
 
 class Pair(NamedTuple):
@@ -16,94 +36,195 @@ class Pair(NamedTuple):
     captions: tuple[str, ...]
     source: str
     line: int
+    others: tuple[str, ...] = ()  # other names the image may have, in this order
+    picture: Picture | None = None  # where it lies, if the source holds it
 
 
-def read_pairs(source: Path, splits: Sequence[str] = ()) -> Iterator[Pair | Bad]:
-    """The pairs of one file, and entries for what cannot be one, empty captions among them.
+class Found(NamedTuple):
+    """The pairs that sources hold."""
 
-    ``.jsonl`` holds ``{"image": name, "captions": [text, ...]}`` (or ``"caption": text``) on every
-    line; ``.json`` a list of such records, COCO's captions or Karpathy's splits. Where records
-    have a ``split``, ``splits`` names those to take; empty = all.
+    entries: list[Pair | Bad]
+    left_out: dict[str, int]  # "FILE: split 'test'" -> records
+
+
+class Pictures(NamedTuple):
+    """The pictures that sources hold."""
+
+    records: list[Picture]
+    bad: list[Bad]
+    left_out: dict[str, int]
+
+
+def read_pairs(
+    sources: Sequence[Source],
+    splits: Sequence[str] = (),
+    seen: Callable[[int], None] = lambda count: None,
+) -> Found:
+    """The pairs of all sources, and entries for what cannot be one, empty captions among them.
+
+    Where records have a split, ``splits`` names those to take; empty = all. ``train`` takes
+    Karpathy's ``restval`` too. ``seen`` is called for every record that is read.
 
     Raises:
-        ValueError: no such file, or JSON of another form.
+        ValueError: a source that cannot be read at all, or no record of the wanted splits.
     """
-    if not source.is_file() or source.suffix not in (".jsonl", ".json"):
-        raise ValueError(f"{source} is no .jsonl or .json file of images and captions")
-    for line, record in _lines(source) if source.suffix == ".jsonl" else _whole(source):
+    entries: list[Pair | Bad] = []
+    left_out: Counter[str] = Counter()
+    for source in sources:
+        for entry in pairs_of(source, splits):
+            seen(1)
+            if isinstance(entry, LeftOut):
+                left_out[f"{source.path}: {entry.what}"] += 1
+            else:
+                entries.append(entry)
+    if splits and not entries:
+        told = "; ".join(left_out) or "none"
+        raise ValueError(f"no record of --split {', '.join(splits)}; there are: {told}")
+    return Found(entries, dict(left_out))
+
+
+def pairs_of(source: Source, splits: Sequence[str] = ()) -> Iterator[Pair | Bad | LeftOut]:
+    """`read_pairs` of one source, as it is read."""
+    for record in _records(source, captioned=True):
+        if not isinstance(record, Record):
+            yield record
+            continue
+        split = record.split or source.split
+        if splits and not _wanted(split, splits, source.form):
+            yield LeftOut(f"split {split!r}" if split else "no split")
+        else:
+            yield from _pair(record, str(source.path))
+
+
+def read_pictures(
+    sources: Sequence[Source],
+    image_root: Path | None = None,
+    seen: Callable[[int], None] = lambda count: None,
+) -> Pictures:
+    """The pictures of all sources, and entries for records that name none.
+
+    The id of a picture is its path below the folder, below the image root or beside the file that
+    names it, behind the name of its source if there are several; a picture in a container is called
+    ``CONTAINER/name`` or ``CONTAINER#row``.
+
+    Raises:
+        ValueError: a source that cannot be read at all, or none of them names a picture.
+    """
+    entries: list[Picture | Bad] = []
+    left_out: Counter[str] = Counter()
+    for source in sources:
+        several = len(sources) > 1 and source.form not in _CONTAINERS
+        prefix = f"{source.path.resolve().name}/" if several else ""
+        for entry in _pictures(source, image_root):
+            seen(1)
+            if isinstance(entry, LeftOut):
+                left_out[f"{source.path}: {entry.what}"] += 1
+            elif isinstance(entry, Bad):
+                entries.append(entry)
+            else:
+                entries.append(entry._replace(id=prefix + entry.id))
+    pictures, twice = unique(entry for entry in entries if isinstance(entry, Picture))
+    bad = [entry for entry in entries if isinstance(entry, Bad)] + twice
+    if not pictures and not bad:
+        told = ", ".join(str(source.path) for source in sources)
+        raise ValueError(f"no picture in {told}; looked for: {LOOKED_FOR}")
+    return Pictures(pictures, bad, dict(left_out))
+
+
+def holds_captions(path: Path) -> bool:
+    """Is ``path`` a source of pairs? Else what it holds are documents."""
+    if path.suffix == ".json":
+        return True
+    try:
+        for source in find_sources([path], captioned=True):
+            for entry in islice(_records(source, captioned=True), _PROBED):
+                if isinstance(entry, Record) and entry.captions:
+                    return source.form is not Format.CONCEPTUAL or bool(entry.others)
+    except ValueError:
+        return False
+    return False
+
+
+def picture_of(record: Record | Pair, source: str, image_root: Path | None) -> Picture:
+    """Where the picture of a record lies: in its source, below ``image_root``, or beside its file.
+
+    Raises:
+        BadRecord: see `find_picture`.
+    """
+    if record.picture:
+        return record.picture
+    root = image_root or _folder_of(source)
+    return find_picture(root, (record.image, *record.others), source, record.line)
+
+
+@lru_cache
+def _folder_of(source: str) -> Path:
+    path = Path(source)
+    return path if path.is_dir() else path.parent
+
+
+def _pictures(source: Source, image_root: Path | None) -> Iterator[Picture | Bad | LeftOut]:
+    if source.form is Format.FOLDER:
+        yield from folder_pictures(source.path)
+        return
+    described: set[str] = set()
+    for record in _records(source, captioned=False):
+        if not isinstance(record, Record):
+            yield record
+            continue
         try:
-            if isinstance(record, BadRecord):
-                raise record
-            if source.suffix == ".json":  # `parse_object` has checked lines
-                check_surrogates(record)
-            if splits and record.get("split") not in splits:
-                continue
-            pair, bad = _pair(record, str(source), line)
-            yield from bad
-            if not pair.captions:
-                raise BadRecord(Reason.EMPTY_CAPTION, "no caption is left")
-            yield pair
+            picture = picture_of(record, str(source.path), image_root)
         except BadRecord as error:
-            yield error.at(str(source), line)
+            yield error.at(str(source.path), record.line, record.image)
+            continue
+        if not record.captions:
+            yield picture
+        elif picture.id not in described:  # else it is another caption of the same picture
+            described.add(picture.id)
+            yield picture
 
 
-def _pair(record: dict[str, Any], source: str, line: int) -> tuple[Pair, list[Bad]]:
-    image = record.get("image")
-    captions = record.get("captions", [record["caption"]] if "caption" in record else None)
-    if not isinstance(image, str) or not image:
-        raise BadRecord(Reason.MISSING_FIELD, "no name in the field 'image'")
-    if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
-        raise BadRecord(Reason.MISSING_FIELD, "no list of texts in the field 'captions'")
-    kept = tuple(" ".join(text.split()) for text in captions if text.strip())
-    empty = BadRecord(Reason.EMPTY_CAPTION, "one of the captions is empty").at(source, line, image)
-    lost = len(captions) - len(kept) if kept else 0  # a pair that loses all is one entry
-    return Pair(image, kept, source, line), [empty] * lost
+def _records(source: Source, *, captioned: bool) -> Iterator[Record | Bad | LeftOut]:
+    path, label = source.path, source.label
+    readers: dict[Format, Callable[[], Iterator[Record | Bad | LeftOut]]] = {
+        Format.SIDECARS: partial(folder_records, path),
+        Format.WEBDATASET: partial(shard_records, path, label),
+        Format.PARQUET: partial(parquet_records, path, label),
+        Format.ARROW: partial(arrow_records, path, label),
+        Format.JSONL: partial(line_records, path),
+        Format.JSON: partial(list_records, path),
+        Format.COCO: partial(coco_records, path, need_captions=captioned),
+        Format.KARPATHY: partial(karpathy_records, path),
+        Format.VISUAL_GENOME: partial(genome_records, path),
+        Format.FLICKR: partial(token_records, path),
+        Format.TABLE: partial(csv_records, path),
+        Format.CONCEPTUAL: partial(conceptual_records, path),
+    }
+    if source.form not in readers:
+        raise ValueError(f"{path}: --format {source.form} holds pictures without captions")
+    return readers[source.form]()
 
 
-def _lines(source: Path) -> Iterator[tuple[int, Any]]:
-    with source.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                try:
-                    yield number, parse_object(line)
-                except BadRecord as error:
-                    yield number, error
+def _wanted(split: str, splits: Sequence[str], form: Format) -> bool:
+    rest = form is Format.KARPATHY and split == _RESTVAL and _TRAIN in splits
+    return split in splits or rest
 
 
-def _whole(source: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        content = json.loads(source.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{source} is not JSON: {error}") from error
-    if isinstance(content, dict) and "annotations" in content:
-        records = _coco(content, source)
-    elif isinstance(content, dict) and "images" in content:
-        records = [_karpathy(image) for image in content["images"]]
-    elif isinstance(content, list):
-        records = content
-    else:
-        raise ValueError(f"{source} is neither a list of records nor COCO's or Karpathy's JSON")
-    for number, record in enumerate(records, 1):
-        is_object = isinstance(record, dict)
-        yield number, record if is_object else BadRecord(Reason.BAD_JSON, "no object in the list")
-
-
-def _coco(content: dict[str, Any], source: Path) -> list[dict[str, Any]]:
-    try:
-        captions: dict[object, list[str]] = {image["id"]: [] for image in content["images"]}
-        for annotation in content["annotations"]:
-            captions[annotation["image_id"]].append(annotation["caption"])
-        return [
-            {"image": image["file_name"], "captions": captions[image["id"]]}
-            for image in content["images"]
-        ]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{source} is not COCO's captions JSON: {error!r}") from error
-
-
-def _karpathy(image: Any) -> Any:
-    if not isinstance(image, dict) or not isinstance(image.get("sentences"), list):
-        return image
-    name = "/".join(part for part in (image.get("filepath"), image.get("filename")) if part)
-    captions = [sentence.get("raw") for sentence in image["sentences"]]
-    return {"image": name, "captions": captions, "split": image.get("split")}
+def _pair(record: Record, source: str) -> Iterator[Pair | Bad]:
+    """The pair of a record, if a caption of it is left, and entries for those that are not."""
+    place = source, record.line, record.image
+    if not record.captions:
+        yield BadRecord(Reason.MISSING_FIELD, "nothing is said about the picture").at(*place)
+        return
+    wrong = next((text for text in record.captions if not isinstance(text, str)), "")
+    if not isinstance(wrong, str):
+        detail = f"a caption that is no text, but {type(wrong).__name__}"
+        yield BadRecord(Reason.MISSING_FIELD, detail).at(*place)
+        return
+    kept = tuple(" ".join(text.split()) for text in record.captions if text.strip())
+    if not kept:
+        yield BadRecord(Reason.EMPTY_CAPTION, "no caption is left").at(*place)
+        return
+    for _ in range(len(record.captions) - len(kept)):
+        yield BadRecord(Reason.EMPTY_CAPTION, "one of the captions is empty").at(*place)
+    yield Pair(record.image, kept, source, record.line, record.others, record.picture)

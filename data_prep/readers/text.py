@@ -1,25 +1,36 @@
-"""Documents out of .txt, .jsonl, .parquet files and saved Hugging Face dataset folders.
+"""Documents out of text files, JSON lines, tables, tars and saved Hugging Face datasets.
 
 A ``.txt`` file holds one document per paragraph if a blank line stands in its first MiB, else one
-per line. ``.gz`` and ``.xz`` may follow ``.txt`` and ``.jsonl``.
+per line; a ``.tsv`` line is ``id<TAB>text``. See `data_prep.readers.text_sources` for what a source
+may be.
 """
 
-import gzip
 import json
 import lzma
+import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_prep.quarantine import Bad, BadRecord, Reason
+from data_prep.readers.lines import (
+    MAX_RECORD_BYTES,
+    bounded_lines,
+    decoded,
+    kind_of,
+    unpacked,
+)
+from data_prep.readers.text_sources import TABLES, TARS, text_files
+from data_prep.readers.text_tables import table_records
+from data_prep.readers.text_tars import tar_records
 
 _PROBE = 1 << 20
-_PACKED = (".gz", ".xz")
+_Records = Iterator[tuple[int, Any]]
+"""(line or number, dict or text or BadRecord)"""
 
 
 class Document(NamedTuple):
@@ -34,11 +45,11 @@ class Document(NamedTuple):
 class DocumentReader:
     """Iterates over the documents of files, and over entries for those that cannot be read.
 
-    ``bytes_read`` of ``total_bytes`` says how far it is.
+    Every iteration begins anew. ``bytes_read`` of ``total_bytes`` says how far the last one is.
     """
 
     def __init__(self, paths: Sequence[Path], field: str = "text") -> None:
-        self._files = [file for path in paths for file in _files(path)]
+        self._files = [file for path in paths for file in text_files(path)]
         self._field = field
         self._ids: set[str] = set()
         self._opened = 0
@@ -51,36 +62,56 @@ class DocumentReader:
         return self._opened + (self._raw.tell() if self._raw else 0)
 
     def __iter__(self) -> Iterator[Document | Bad]:
+        self._ids.clear()
+        self._opened = 0
         names = Counter(file.name for file in self._files)
         for number, file in enumerate(self._files):
             label = file.name if names[file.name] == 1 else f"{number}/{file.name}"
             try:
                 for line, record in self._records(file):
                     yield self._document(file, label, line, record)
-            except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+            except (
+                EOFError,
+                OSError,
+                lzma.LZMAError,
+                zlib.error,
+                pa.ArrowException,
+                tarfile.TarError,
+            ) as error:
                 raise ValueError(f"{file} is damaged: {error}") from error
             self._raw = None
             self._opened += file.stat().st_size
 
-    def _records(self, file: Path) -> Iterator[tuple[int, Any]]:
-        """(line, dict or text or BadRecord) of one file."""
-        kind = _kind(file)
-        if kind == ".parquet":
-            return _tables(b for b in pq.ParquetFile(file).iter_batches(columns=[self._field]))
-        if kind == ".arrow":
-            return _tables(iter(pa.ipc.open_stream(pa.memory_map(str(file)))))
-        return self._lines(file, kind)
+    def _records(self, file: Path) -> _Records:
+        kind = kind_of(file)
+        if kind in TABLES:
+            return table_records(file, self._field)
+        return self._unpacked_records(file, kind)
 
-    def _lines(self, file: Path, kind: str) -> Iterator[tuple[int, Any]]:
+    def _unpacked_records(self, file: Path, kind: str) -> _Records:
         with file.open("rb") as raw, unpacked(raw, file) as stream:
             self._raw = raw
-            if kind == ".jsonl":
-                yield from _parsed(stream)
+            if kind in TARS:
+                yield from tar_records(stream, file, self._field)
+            elif kind == ".jsonl":
+                yield from _each(bounded_lines(stream), parse_object)
+            elif kind == ".tsv":
+                yield from _each(bounded_lines(stream), self._columns)
             elif b"\n\n" in _start_of(file).replace(b"\r", b""):
                 yield from _paragraphs(stream)
             else:
-                yield from ((n, _decoded(line)) for n, line in enumerate(stream, 1) if line.strip())
+                yield from _each(bounded_lines(stream), decoded)
             self._raw = None
+
+    def _columns(self, line: bytes) -> Any:
+        text = decoded(line)
+        if isinstance(text, BadRecord):
+            return text
+        columns = text.rstrip("\r\n").split("\t")
+        if len(columns) != 2:
+            told = f"{len(columns)} columns, expected 2: id, tab, text"
+            return BadRecord(Reason.BAD_RECORD, told)
+        return {"id": columns[0], self._field: columns[1]}
 
     def _document(self, file: Path, label: str, line: int, record: Any) -> Document | Bad:
         try:
@@ -97,19 +128,10 @@ class DocumentReader:
             if name in self._ids:
                 raise BadRecord(Reason.DUPLICATE_ID, f"id {name!r} was there before")
         except BadRecord as error:
-            return error.at(str(file), line)
+            return error.at(str(file), line, raw=record)
         if isinstance(record, dict):  # ids that were made here cannot come twice
             self._ids.add(name)
         return Document(name, text, str(file), line)
-
-
-def unpacked(raw: IO[bytes], file: Path) -> IO[bytes]:
-    """``raw`` itself, or what it holds if the name of the file ends in .gz or .xz."""
-    if file.suffix == ".gz":
-        return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
-    if file.suffix == ".xz":
-        return lzma.LZMAFile(raw)
-    return raw
 
 
 def parse_object(line: bytes) -> dict[str, Any]:
@@ -118,7 +140,7 @@ def parse_object(line: bytes) -> dict[str, Any]:
     Raises:
         BadRecord: not UTF-8, not JSON, or not an object.
     """
-    text = _decoded(line)
+    text = decoded(line)
     if isinstance(text, BadRecord):
         raise text
     try:
@@ -127,9 +149,9 @@ def parse_object(line: bytes) -> dict[str, Any]:
         ValueError,
         RecursionError,
     ) as error:  # ValueError: also numbers of 4300 digits and more
-        raise BadRecord(Reason.BAD_JSON, str(error)) from error
+        raise BadRecord(Reason.BAD_JSON, str(error), line) from error
     if not isinstance(value, dict):
-        raise BadRecord(Reason.BAD_JSON, f"{type(value).__name__} instead of an object")
+        raise BadRecord(Reason.BAD_JSON, f"{type(value).__name__} instead of an object", line)
     if "\\u" in text:
         check_surrogates(value)
     return value
@@ -144,29 +166,7 @@ def check_surrogates(value: object) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise BadRecord(Reason.BAD_UTF8, str(error)) from error
-
-
-def _files(path: Path) -> list[Path]:
-    """``path`` itself, or the data files of the dataset folder that it is."""
-    if path.is_dir():
-        state = path / "state.json"
-        if not state.is_file():
-            raise ValueError(
-                f"{path} is a folder without state.json, so no dataset that Hugging Face's "
-                "save_to_disk wrote: name files, or one split of a dataset"
-            )
-        names = [entry["filename"] for entry in json.loads(state.read_text())["_data_files"]]
-        return [path / Path(name).name for name in names]
-    if not path.is_file():
-        raise ValueError(f"no file {path}")
-    if _kind(path) not in (".txt", ".jsonl", ".parquet"):
-        raise ValueError(f"{path}: expected .txt, .jsonl (both also .gz or .xz) or .parquet")
-    return [path]
-
-
-def _kind(file: Path) -> str:
-    return Path(file.stem).suffix if file.suffix in _PACKED else file.suffix
+        raise BadRecord(Reason.BAD_UTF8, str(error), value) from error
 
 
 def _start_of(file: Path) -> bytes:
@@ -174,38 +174,36 @@ def _start_of(file: Path) -> bytes:
         return stream.read(_PROBE)
 
 
-def _parsed(stream: IO[bytes]) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(stream, 1):
-        if line.strip():
+def _each(lines: Iterable[tuple[int, Any]], read: Any) -> _Records:
+    """What ``read`` makes of every line that is not blank."""
+    for number, line in lines:
+        if isinstance(line, BadRecord):
+            yield number, line
+        elif line.strip():
             try:
-                yield number, parse_object(line)
+                yield number, read(line)
             except BadRecord as error:
                 yield number, error
 
 
-def _paragraphs(stream: IO[bytes]) -> Iterator[tuple[int, Any]]:
+def _paragraphs(stream: IO[bytes]) -> _Records:
     lines: list[bytes] = []
-    number = 0
-    for number, line in enumerate(stream, 1):
-        if line.strip():
+    first = size = 0  # the size goes on counting where lines are no longer kept
+    for number, line in bounded_lines(stream):
+        if isinstance(line, bytes) and not line.strip():
+            yield from _paragraph(first, lines, size)
+            lines, size = [], 0
+            continue
+        first = first if size else number
+        size += len(line) if isinstance(line, bytes) else MAX_RECORD_BYTES + 1
+        if size <= MAX_RECORD_BYTES:
             lines.append(line)
-        elif lines:
-            yield number - len(lines), _decoded(b"".join(lines))
-            lines = []
-    if lines:
-        yield number + 1 - len(lines), _decoded(b"".join(lines))
+    yield from _paragraph(first, lines, size)
 
 
-def _tables(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, Any]]:
-    number = 0
-    for batch in batches:
-        for record in batch.to_pylist():
-            number += 1
-            yield number, record
-
-
-def _decoded(line: bytes) -> "str | BadRecord":
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return BadRecord(Reason.BAD_UTF8, str(error))
+def _paragraph(first: int, lines: list[bytes], size: int) -> _Records:
+    if size > MAX_RECORD_BYTES:
+        told = f"a paragraph of more than the {MAX_RECORD_BYTES:,} bytes that are read"
+        yield first, BadRecord(Reason.TOO_LARGE, told)
+    elif size:
+        yield first, decoded(b"".join(lines))

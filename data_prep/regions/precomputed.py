@@ -1,23 +1,19 @@
 """Regions out of feature tables: checked, boxes made relative, soft labels cut to their top."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from data_prep.quarantine import BadRecord, Reason
-from data_prep.readers.region_tables import (
-    BOX_TOLERANCE,
-    RawRegions,
-    TableRow,
-    fits,
-    read_row,
-)
-from data_prep.regions.rows import Regions
+from data_prep.readers.tables.rows import RawRegions, TableRow
+from data_prep.readers.tables.scan import read_row
+from data_prep.regions.boxes import as_float16, check_finite, likeliest, relative_boxes
+from data_prep.regions.class_names import load_vocabulary
+from data_prep.regions.rows import Regions, one_by_one
 
 # R regions, F features, K classes, k kept classes
 
-_MOST_FLOAT16 = float(np.finfo(np.float16).max)  # 65,504
 _SUM_TOLERANCE = 0.02  # of probabilities that somebody rounded
 
 
@@ -28,6 +24,12 @@ class TableReader(NamedTuple):
     num_classes: int  # K; 0: the tables know no classes
     kept_classes: int  # k
     max_regions: int
+    class_names: str = ""  # file that gives ids to classes by name; "": the tables have ids
+    wants_gpu = False
+
+    def regions_of(self, records: Sequence[TableRow]) -> Iterator[Regions | BadRecord]:
+        """See `RegionReader`."""
+        return one_by_one(self.regions, records)
 
     def regions(self, record: TableRow) -> Regions:
         """The first ``max_regions`` regions of a row.
@@ -36,16 +38,17 @@ class TableReader(NamedTuple):
             BadRecord: its numbers are not what the format promises.
         """
         raw = read_row(record)
-        count = len(raw.boxes)
-        features = _matrix(raw.features, count, self.feature_size, "features")
+        features = _matrix(raw.features, len(raw.boxes), self.feature_size, "features")
         kept = slice(self.max_regions)
-        _check_numbers(features, raw)
+        features = as_float16(features)
+        check_finite("boxes", raw.boxes)
+        check_finite("probs", raw.probs)
         ids, probs = self._classes(raw)
         return Regions(
             width=round(raw.width),
             height=round(raw.height),
-            features=features[kept].astype(np.float16),
-            boxes=_relative(raw)[kept],
+            features=features[kept],
+            boxes=relative_boxes(raw.boxes, raw.width, raw.height)[kept],
             class_ids=ids[kept],
             class_probs=probs[kept],
         )
@@ -55,43 +58,58 @@ class TableReader(NamedTuple):
         count = len(raw.boxes)
         if not self.num_classes:
             return np.empty((count, 0), np.uint16), np.empty((count, 0), np.float16)
+        if self.class_names:
+            vocabulary = load_vocabulary(self.class_names)
+            if len(raw.names) != count:
+                raise BadRecord(Reason.MISSING_FIELD, "no names of classes, other rows have them")
+            ids = np.array([vocabulary.id_of(name) for name in raw.names])
+            return _detected(ids, raw.probs)
         if len(raw.classes):
             if raw.classes.min() < 0 or raw.classes.max() >= self.num_classes:
                 detail = f"class {raw.classes.max()}, but --num-classes is {self.num_classes}"
                 raise BadRecord(Reason.BAD_RECORD, detail)
-            return raw.classes[:, None].astype(np.uint16), raw.probs[:, None].astype(np.float16)
+            return _detected(raw.classes, raw.probs)
         probs = _matrix(raw.probs, count, self.num_classes, "probabilities")
-        if probs.min() < 0 or probs.sum(axis=1).max() > 1 + _SUM_TOLERANCE:
-            raise BadRecord(Reason.BAD_RECORD, "probabilities below 0 or with a sum above 1")
-        order = np.argsort(-probs, axis=1, kind="stable")[:, : self.kept_classes]
-        top = np.take_along_axis(probs, order, axis=1)
-        return order.astype(np.uint16), top.astype(np.float16)
+        _check_probabilities(probs)
+        return likeliest(probs, self.kept_classes)
 
 
 def table_reader(
-    rows: Sequence[TableRow], num_classes: int, kept_classes: int, max_regions: int
+    rows: Sequence[TableRow],
+    num_classes: int,
+    kept_classes: int,
+    max_regions: int,
+    class_names: str = "",
 ) -> TableReader:
     """The reader for tables like the first readable row of ``rows``.
 
     ``num_classes`` counts where the table has detected classes without a distribution.
+    ``class_names``: file that gives ids to classes that the tables have by name.
 
     Raises:
         ValueError: no row is readable.
     """
+    last = ""
     for row in rows:
         try:
             raw = read_row(row)
-        except BadRecord:
+        except BadRecord as error:
+            last = f": {row.source}, line {row.line}: {error}"
             continue
         count = len(raw.boxes)
         if not count or not len(raw.features) or len(raw.features) % count:
             continue
         feature_size = len(raw.features) // count
+        if raw.names and class_names:
+            classes = len(load_vocabulary(class_names).lines)
+            return TableReader(feature_size, classes, 1, max_regions, class_names)
+        if raw.names:
+            return TableReader(feature_size, 0, 0, max_regions)
         if len(raw.classes):
             return TableReader(feature_size, num_classes, 1, max_regions)
         found = len(raw.probs) // count
         return TableReader(feature_size, found, min(kept_classes, found), max_regions)
-    raise ValueError(f"none of the {len(rows)} rows of the tables can be read")
+    raise ValueError(f"none of the {len(rows)} rows of the tables can be read{last}")
 
 
 def _matrix(numbers: np.ndarray, count: int, width: int, name: str) -> np.ndarray:
@@ -101,28 +119,13 @@ def _matrix(numbers: np.ndarray, count: int, width: int, name: str) -> np.ndarra
     return numbers.reshape(count, width)
 
 
-def _check_numbers(features: np.ndarray, raw: RawRegions) -> None:
-    for name, numbers in (("features", features), ("boxes", raw.boxes), ("probs", raw.probs)):
-        if not np.isfinite(numbers).all():
-            raise BadRecord(Reason.NON_FINITE_FEATURES, f"NaN or infinity in {name}")
-    largest = float(np.abs(features).max())
-    if largest > _MOST_FLOAT16:
-        raise BadRecord(Reason.FEATURE_OVERFLOW, f"{largest:g}, float16 holds {_MOST_FLOAT16:g}")
+def _detected(ids: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One class for each region, with its probability."""
+    if probs.min() < 0 or probs.max() > 1 + _SUM_TOLERANCE:
+        raise BadRecord(Reason.BAD_RECORD, f"a confidence of {probs.min():g} or {probs.max():g}")
+    return ids[:, None].astype(np.uint16), probs[:, None].astype(np.float16)
 
 
-def _relative(raw: RawRegions) -> np.ndarray:
-    """float32 [R, 5] of float32 [R, 4] in pixels."""
-    left, top, right, bottom = raw.boxes.T
-    if (right < left).any() or (bottom < top).any():
-        raise BadRecord(Reason.BOX_COLUMN_ORDER, "a box ends before it begins: not x1, y1, x2, y2")
-    if not fits(right.max(), bottom.max(), raw.width, raw.height):
-        told = f"a box ends at {right.max():g}, {bottom.max():g} in {raw.width:g} x {raw.height:g}"
-        if fits(right.max(), bottom.max(), raw.height, raw.width):
-            raise BadRecord(Reason.BOX_COLUMN_ORDER, f"{told}: width and height seem swapped")
-        raise BadRecord(Reason.BOX_OUTSIDE_IMAGE, told)
-    if min(left.min(), top.min()) < -BOX_TOLERANCE:
-        raise BadRecord(Reason.BOX_OUTSIDE_IMAGE, f"a box begins at {left.min():g}, {top.min():g}")
-    size = np.array([raw.width, raw.height, raw.width, raw.height], dtype=np.float32)
-    edges = (raw.boxes / size).clip(0, 1)
-    area = (edges[:, 2] - edges[:, 0]) * (edges[:, 3] - edges[:, 1])
-    return np.concatenate([edges, area[:, None]], axis=1).astype(np.float32)
+def _check_probabilities(probs: np.ndarray) -> None:
+    if probs.min() < 0 or probs.sum(axis=1).max() > 1 + _SUM_TOLERANCE:
+        raise BadRecord(Reason.BAD_RECORD, "probabilities below 0 or with a sum above 1")

@@ -1,13 +1,15 @@
 """Rows of an images corpus, wherever its regions come from, and samples of their features."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from data_prep.pool import run_tasks
+from data_prep.engine import Options
 from data_prep.quarantine import Bad, BadRecord
-from data_prep.regions.visual_words import load_visual_words, nearest_words, sample_size
+from data_prep.regions.visual_words import sample_size
+from data_prep.regions.word_search import load_word_search
+from data_prep.sources import bring
 from unimo_ds.data.schema import IMAGES
 
 # R regions, F features, k kept classes
@@ -28,14 +30,31 @@ class Regions(NamedTuple):
 
 
 class RegionReader(Protocol):
-    """Where regions come from; picklable. Its records have an id, a source and a line."""
+    """Where regions come from; picklable. Its records have an id, a source and a line.
 
-    def regions(self, record: Any) -> Regions:
-        """The regions of one record.
+    One with a model loads it in the first `regions_of` of a process.
+    """
 
-        Raises:
-            BadRecord: it has none that can be used.
+    @property
+    def wants_gpu(self) -> bool:
+        """Does it run a model that a GPU, where there is one, makes faster?"""
+
+    def regions_of(self, records: Sequence[Any]) -> Iterator[Regions | BadRecord]:
+        """The regions of each record, in their order, or why it has none that can be used.
+
+        The same records give the same regions, whatever was asked before.
         """
+
+
+def one_by_one(
+    regions: Callable[[Any], Regions], records: Sequence[Any]
+) -> Iterator[Regions | BadRecord]:
+    """`RegionReader.regions_of` of a source that gains nothing by batches."""
+    for record in records:
+        try:
+            yield regions(record)
+        except BadRecord as error:
+            yield error
 
 
 class RegionMaker(NamedTuple):
@@ -45,16 +64,20 @@ class RegionMaker(NamedTuple):
     visual_words: str = ""  # path; empty if the source knows classes
     kind: str = IMAGES
 
+    @property
+    def wants_gpu(self) -> bool:
+        """See `RegionReader`."""
+        return self.reader.wants_gpu
+
     def rows(self, records: Sequence[Any], bad: list[Bad]) -> Iterator[dict[str, Any]]:
-        for record in records:
-            try:
-                regions = self.reader.regions(record)
-            except BadRecord as error:
-                bad.append(error.at(record.source, record.line, record.id))
+        words = load_word_search(self.visual_words) if self.visual_words else None
+        for record, regions in zip(records, self.reader.regions_of(records), strict=True):
+            if isinstance(regions, BadRecord):
+                bad.append(regions.at(record.source, record.line, record.id))
                 continue
             ids, probs = regions.class_ids, regions.class_probs
-            if self.visual_words:
-                ids = nearest_words(regions.features, load_visual_words(self.visual_words))
+            if words is not None:
+                ids = words.nearest(regions.features)
                 probs = np.ones(len(ids), dtype=np.float16)
             yield {
                 "id": record.id,
@@ -77,9 +100,10 @@ class _Sample(NamedTuple):
 
 
 def sample_features(
-    reader: RegionReader, records: Sequence[Any], num_classes: int, seed: int, workers: int
+    reader: RegionReader, records: Sequence[Any], num_classes: int, options: Options
 ) -> np.ndarray:
-    """float16 [N, F]: features of some regions of some records; ``workers`` changes none."""
+    """float16 [N, F]: features of some regions of some records, of them only the seed decides."""
+    seed = options.seed
     rng = np.random.default_rng([seed, len(records)])
     count = min(len(records), _SAMPLED_IMAGES)
     chosen = sorted(rng.choice(len(records), size=count, replace=False).tolist())
@@ -88,7 +112,7 @@ def sample_features(
         _Sample(i, reader, [records[k] for k in chosen[i : i + _IMAGES_PER_TASK]], most, seed)
         for i in range(0, count, _IMAGES_PER_TASK)
     ]
-    found = dict(run_tasks(_features_of, tasks, workers))
+    found = dict(options.run(_features_of, tasks, reader.wants_gpu))
     features = [array for task in tasks for array in found[task.number]]
     return np.concatenate(features) if features else np.empty((0, 0), dtype=np.float16)
 
@@ -96,11 +120,11 @@ def sample_features(
 def _features_of(sample: _Sample) -> tuple[int, list[np.ndarray]]:
     rng = np.random.default_rng([sample.seed, sample.number, sample.most])
     found = []
-    for record in sample.records:
-        try:
-            features = sample.reader.regions(record).features
-        except BadRecord:  # it is put into quarantine when the shards are made
+    bring(sample.records)
+    for regions in sample.reader.regions_of(sample.records):
+        if isinstance(regions, BadRecord):  # it is put into quarantine when the shards are made
             continue
+        features = regions.features
         rows = rng.choice(len(features), size=min(sample.most, len(features)), replace=False)
         found.append(features[rows])
     return sample.number, found

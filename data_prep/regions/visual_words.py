@@ -1,11 +1,11 @@
 """Classes for regions that have none: the nearest of K k-means centres of their features."""
 
-import hashlib
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
+
+from unimo_ds.storage import location
 
 VISUAL_WORDS_NAME = "visual_words.npy"
 MAX_CLASSES = 65_536
@@ -40,31 +40,23 @@ def fit_visual_words(features: np.ndarray, num_classes: int, seed: int) -> np.nd
     return model.cluster_centers_.astype(np.float32)
 
 
-@cache
 def load_visual_words(path: str) -> np.ndarray:
-    """float32 [K, F] out of a ``visual_words.npy``; read once in a process.
+    """float32 [K, F] out of a ``visual_words.npy``, a file or a URL; read once while unchanged.
 
     Raises:
         ValueError: not such a file.
     """
     try:
-        words = np.load(path, allow_pickle=False)
+        state = location(path).stat()
+        return _loaded(path, state.st_size, state.st_mtime_ns)
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path} is no file of visual words: {error}") from error
+
+
+@cache
+def _loaded(path: str, size: int, changed_ns: int) -> np.ndarray:
+    with location(path).open("rb") as file:
+        words = np.load(file, allow_pickle=False)
     if words.ndim != 2 or words.dtype != np.float32 or not 0 < len(words) <= MAX_CLASSES:
-        raise ValueError(
-            f"{path} is {words.dtype} {words.shape}, expected float32 [classes, features]"
-        )
+        raise ValueError(f"{words.dtype} {words.shape}, expected float32 [classes, features]")
     return words
-
-
-def nearest_words(features: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """uint16 [R]: for each of ``features`` [R, F] the nearest of ``words`` [K, F]."""
-    distances = np.square(words).sum(axis=1) - 2.0 * (features.astype(np.float32) @ words.T)
-    return distances.argmin(axis=1).astype(np.uint16)
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

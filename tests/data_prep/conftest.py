@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from data_prep.cli import main
+from data_prep.cli.main import main
 from data_prep.writer import read_shard
 from unimo_ds.data.schema import read_manifest
 from unimo_ds.tokenizer import train_tokenizer
@@ -37,8 +37,8 @@ def prep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Call
 
     def run(*arguments: object) -> Ran:
         words = [str(argument) for argument in arguments]
-        building = words[0] not in ("tokenizer", "verify", "stats")
-        if building and "--workers" not in words:
+        has_workers = words[0] not in ("tokenizer", "stats", "quarantine", "inspect")
+        if has_workers and "--workers" not in words:
             words += ["--workers", "1"]
         monkeypatch.setattr(sys, "argv", ["unimo-prep", *words])
         capsys.readouterr()
@@ -95,6 +95,29 @@ def make_pictures() -> Callable[..., list[Path]]:
 
 
 @pytest.fixture
+def builder_sources(
+    make_pictures: Callable[..., list[Path]],
+    write_lines: Callable[..., Path],
+    sentences: list[str],
+    tmp_path: Path,
+) -> Callable[[int, int], dict[str, Path]]:
+    """For each builder a source in ``tmp_path / "in"``; the last line of each file is broken."""
+
+    def make(pictures: int, texts: int) -> dict[str, Path]:
+        folder = tmp_path / "in" / "p"
+        paths = make_pictures(folder, pictures)
+        written = [{"text": f"{n} {text}"} for n in range(texts) for text in sentences]
+        pairs = [{"image": path.name, "captions": sentences[:2]} for path in paths]
+        return {
+            "text": write_lines(tmp_path / "in" / "texts.jsonl", [*written, b"{"]),
+            "images": folder,
+            "pairs": write_lines(folder / "pairs.jsonl", [*pairs, b"{"]),
+        }
+
+    return make
+
+
+@pytest.fixture
 def read_rows() -> Callable[[Path], list[dict[str, Any]]]:
     """All rows of a corpus, in order."""
 
@@ -118,7 +141,7 @@ def quarantine() -> Callable[[Path], list[dict[str, Any]]]:
 
 @pytest.fixture
 def contents() -> Callable[[Path], dict[str, object]]:
-    """File -> bytes of a folder; manifests without their command, which tells the folder's name."""
+    """File -> bytes of a folder; manifests without their command, which names it, and digest."""
 
     def read(folder: Path) -> dict[str, object]:
         found: dict[str, object] = {}
@@ -127,7 +150,10 @@ def contents() -> Callable[[Path], dict[str, object]]:
                 name = str(path.relative_to(folder))
                 found[name] = path.read_bytes()
                 if path.name == "manifest.json":
-                    found[name] = json.loads(path.read_text()) | {"command": None}
+                    manifest = json.loads(path.read_text()) | {"command": None, "digest": None}
+                    for told in manifest["stages"].values():
+                        told["command"] = None
+                    found[name] = manifest
         return found
 
     return read

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.regions.visual_words import nearest_words
+from data_prep.regions.word_search import WordSearch
 from unimo_ds.data.schema import read_manifest
 from unimo_ds.pixels import PixelGrid
 
@@ -52,7 +52,7 @@ def test_visual_words_of_another_corpus_are_shared(prep, make_pictures, tmp_path
 def test_nearest_words_breaks_no_ties_by_chance():
     words = np.array([[0, 0], [2, 0], [2, 0]], dtype=np.float32)
     features = np.array([[2, 0], [0.9, 0], [1.1, 5]], dtype=np.float16)
-    assert nearest_words(features, words).tolist() == [1, 0, 1]
+    assert WordSearch(words).nearest(features).tolist() == [1, 0, 1]
 
 
 def test_bad_pictures_and_paths(prep, make_pictures, write_lines, quarantine, read_rows, tmp_path):
@@ -135,7 +135,7 @@ def test_two_folders_keep_their_ids_apart(prep, make_pictures, read_rows, tmp_pa
     [
         (("--num-classes", 500), "lower it"),
         (("--num-classes", 1), "not within"),
-        (("--regions", "detector"), "expected pixels or precomputed"),
+        (("--regions", "patches"), "expected one of pixels, grid, detector, precomputed"),
         (("--visual-words", "absent.npy"), "absent.npy"),
         (("--grid", 0), "1 or more"),
         (("--workers", 0), "at least one"),

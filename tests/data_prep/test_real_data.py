@@ -1,7 +1,9 @@
 """A slice of real photos, captions and articles through the whole of `unimo-prep`.
 
 UNIMO_REAL_DATA names a folder with `flickr8k/captions.json` (a list of {image, split, captions}),
-`flickr8k/images`, `text/wikipedia_en.jsonl.xz` and a RoBERTa `tokenizer/hf_roberta`.
+`flickr8k/images`, `text/wikipedia_en.jsonl.xz`, a RoBERTa `tokenizer/hf_roberta`, and `coco_mini`
+(`images`, and `annotations.json`: a list of {image, width, orig_width, captions, objects}, objects
+being lists of {category, bbox_xywh}).
 """
 
 import json
@@ -65,3 +67,36 @@ def test_articles(prep, data, read_rows, tmp_path):
         parts = [row["tokens"] for row in rows if row["id"].rsplit("#", 1)[0] == str(record["id"])]
         text = " ".join(tokenizer.decode(part).strip() for part in parts)
         assert text == " ".join(record["text"].split())
+
+
+def test_real_boxes_and_photos_on_a_page(prep, data, tmp_path):
+    """Gold boxes of COCO photos as a feature table: built, verified, counted and looked at."""
+    folder = data / "coco_mini"
+    records = [r for r in json.loads((folder / "annotations.json").read_text()) if r["objects"]]
+    records = records[:20]
+    names = sorted({thing["category"] for record in records for thing in record["objects"]})
+    for record in records:
+        corners = np.array([thing["bbox_xywh"] for thing in record["objects"]], np.float32)
+        corners[:, 2:] += corners[:, :2]
+        shrunk = record["width"] / record["orig_width"]  # boxes are those of the original photo
+        probs = np.eye(len(names))[[names.index(t["category"]) for t in record["objects"]]]
+        size = {"image_w": record["width"], "image_h": record["height"]}
+        path = tmp_path / "table" / f"{record['image']}.npz"
+        path.parent.mkdir(exist_ok=True)
+        np.savez(path, boxes=corners * shrunk, features=corners, probs=probs, **size)
+    source = tmp_path / "coco.json"
+    source.write_text(json.dumps(records))
+    roberta = data / "tokenizer" / "hf_roberta"
+    table = ("--regions", "precomputed", "--features", tmp_path / "table")
+    out = tmp_path / "o"
+    assert prep("pairs", out, source, *table, "--tokenizer", roberta).code == 0
+    assert prep("verify", out, "--tokenizer", roberta).code == 0
+    pairs, images = json.loads(prep("stats", out, "--json").out)
+    assert pairs["captions"] == sum(len(record["captions"]) for record in records)
+    assert images["length_sum"] == sum(len(record["objects"]) for record in records)
+    page = tmp_path / "page.html"
+    read = ("--tokenizer", roberta, "--image-root", folder / "images", "--samples", 99)
+    assert prep("inspect", out, "-o", page, *read).code == 0
+    text = page.read_text()
+    assert text.count("data:image/jpeg") == 20 and "<script" not in text
+    assert text.count('class="box') == images["length_sum"]

@@ -122,7 +122,7 @@ def test_bad_rows_are_told_apart(prep, read_rows, quarantine, tmp_path):
         7: "box_column_order",
         8: "box_column_order",
         9: "duplicate_id",
-        10: "bad_record",
+        10: "missing_field",
         11: "bad_record",
         12: "bad_record",
         13: "wrong_feature_size",

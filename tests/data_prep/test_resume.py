@@ -23,17 +23,13 @@ def environment():
 
 
 @pytest.fixture
-def arguments(make_pictures, write_lines, sentences, tokenizer_file, tmp_path):
+def arguments(builder_sources, tokenizer_file):
     """For each builder, what makes it write 60 shards or more."""
-    paths = make_pictures(tmp_path / "in" / "p", 180)
-    texts = [{"text": f"{n} {text}"} for n in range(60) for text in sentences] + [b"{"]
-    source = write_lines(tmp_path / "in" / "texts.jsonl", texts)
-    pairs = [{"image": path.name, "captions": sentences[:2]} for path in paths]
-    paired = write_lines(tmp_path / "in" / "p" / "pairs.jsonl", [*pairs, b"{"])
+    sources = builder_sources(180, 60)
     return {
-        "text": (source, "--tokenizer", tokenizer_file, "--rows-per-shard", 3),
-        "images": (tmp_path / "in" / "p", *SMALL),
-        "pairs": (paired, "--tokenizer", tokenizer_file, *SMALL),
+        "text": (sources["text"], "--tokenizer", tokenizer_file, "--rows-per-shard", 3),
+        "images": (sources["images"], *SMALL),
+        "pairs": (sources["pairs"], "--tokenizer", tokenizer_file, *SMALL),
     }
 
 
@@ -63,7 +59,7 @@ def test_killed_twice_and_resumed_is_the_same_byte_for_byte(
 ):
     assert prep(builder, tmp_path / "whole", *arguments[builder]).code == 0
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "data_prep.cli", builder, out, *arguments[builder]]
+    command = [sys.executable, "-m", "data_prep.cli.main", builder, out, *arguments[builder]]
     command = [str(word) for word in (*command, "--workers", workers, "--resume")]
     for receipts in kills:
         _kill_after(receipts, out, command, environment)

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.splitting import SHORTEST_LEFTOVER, Splitter
+from data_prep.packing import SHORTEST_LEFTOVER, Pack, Packer
+from data_prep.sentences import SentenceEncoder
 from unimo_ds.tokenizer import load_tokenizer
 
 
@@ -64,6 +65,13 @@ def test_every_format_gives_the_same_rows(
     assert len({row["id"] for row in rows}) == 3 and rows[0]["id"].endswith("#0")
 
 
+def _rows(tokenizer, max_tokens, texts, pack=Pack.DOCUMENT):
+    """(id, tokens) of texts called a, b, c, ..."""
+    encoded = zip("abcdefgh", SentenceEncoder(tokenizer).encode(texts), strict=False)
+    packer = Packer(pack, max_tokens, tokenizer.word_starts())
+    return [(row.id, row.tokens.tolist()) for row in packer.rows(encoded)]
+
+
 def test_a_long_document_is_cut_at_sentence_ends(
     prep, tokenizer_file, sentences, read_rows, write_lines, tmp_path
 ):
@@ -86,19 +94,20 @@ def test_a_long_document_is_cut_at_sentence_ends(
 def test_a_long_sentence_is_cut_before_a_word_and_a_long_word_anywhere(tokenizer_file, sentences):
     tokenizer = load_tokenizer(tokenizer_file)
     endless = " ".join(sentences).replace(".", "") * 4
-    rows = Splitter(tokenizer, 20).rows([endless, "x" * 100])
+    rows = [tokens for _, tokens in _rows(tokenizer, 20, [endless])]
     starts = tokenizer.word_starts()
-    assert all(starts[row[0]] and len(row) <= 20 for row in rows[0])
-    assert [t for row in rows[0] for t in row] == tokenizer.encode([endless])[0]
-    assert [len(row) for row in rows[1]][:4] == [20] * 4
-    assert [t for row in rows[1] for t in row] == tokenizer.encode(["x" * 100])[0]
+    assert all(starts[row[0]] and len(row) <= 20 for row in rows)
+    assert [t for row in rows for t in row] == tokenizer.encode([endless])[0]
+    rows = [tokens for _, tokens in _rows(tokenizer, 20, ["x" * 100])]
+    assert [len(row) for row in rows][:4] == [20] * 4
+    assert [t for row in rows for t in row] == tokenizer.encode(["x" * 100])[0]
 
 
 def test_a_short_leftover_shares_with_the_row_before(tokenizer_file, sentences):
     tokenizer = load_tokenizer(tokenizer_file)
     lengths = [len(ids) for ids in tokenizer.encode(sentences)]
     text = " ".join([*sentences, "a fox."])  # three sentences fill the row, the fourth is left over
-    rows = Splitter(tokenizer, sum(lengths)).rows([text])[0]
+    rows = [tokens for _, tokens in _rows(tokenizer, sum(lengths), [text])]
     assert len(rows) == 2 and min(map(len, rows)) >= SHORTEST_LEFTOVER
     assert [t for row in rows for t in row] == tokenizer.encode([text])[0]
 
@@ -170,7 +179,7 @@ def test_files_that_cannot_be_read_are_usage_errors(prep, tokenizer_file, tmp_pa
     for name, told in (
         ("cut.jsonl.xz", "damaged"),
         ("a.pdf", "expected .txt"),
-        ("folder", "state.json"),
+        ("folder", "neither .txt"),
         ("absent.txt", "no file"),
     ):
         ran = prep("text", tmp_path / "o", tmp_path / name, "--tokenizer", tokenizer_file)

@@ -1,0 +1,115 @@
+"""Pictures and captions out of JSON: lines, lists of records, COCO, Karpathy's splits."""
+
+import lzma
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data_prep.quarantine import Bad, BadRecord, Reason
+from data_prep.readers.json_stream import json_items, json_lines
+from data_prep.readers.records import Record
+
+
+def line_records(file: Path) -> Iterator[Record | Bad]:
+    """``.jsonl`` (also .gz, .xz): ``{"image": name, "captions": [text, ...]}`` on a line; also
+    ``"file_name": name`` and ``"caption": text`` or ``"text": text``.
+
+    Raises:
+        ValueError: a packed file is damaged.
+    """
+    try:
+        yield from _records(json_lines(file), file)
+    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+
+
+def list_records(file: Path) -> Iterator[Record | Bad]:
+    """``.json``: a list of the same records."""
+    yield from _records(((n, item) for n, (_, item) in enumerate(json_items(file), 1)), file)
+
+
+def karpathy_records(file: Path) -> Iterator[Record | Bad]:
+    """Karpathy's splits: ``images`` with ``filename, filepath, split`` and ``sentences``."""
+    number = 0
+    for key, item in json_items(file):
+        if key != "images":
+            continue
+        number += 1
+        try:
+            if isinstance(item, BadRecord):
+                raise item
+            yield _karpathy(item, number)
+        except (KeyError, TypeError, AttributeError) as error:
+            detail = f"not of Karpathy's splits: {error!r}"
+            yield BadRecord(Reason.BAD_RECORD, detail).at(str(file), number)
+        except BadRecord as error:
+            yield error.at(str(file), number, raw=item)
+
+
+def coco_records(file: Path, need_captions: bool) -> Iterator[Record | Bad]:
+    """COCO's captions and instances: every image once, with its captions if there are any.
+
+    Raises:
+        ValueError: captions are needed and there are none.
+    """
+    images: dict[Any, tuple[int, str]] = {}
+    captions: dict[Any, list[Any]] = {}
+    counts = {"images": 0, "annotations": 0}
+    for key, item in json_items(file):
+        if key not in counts:
+            continue
+        counts[key] += 1
+        try:
+            if key == "images":
+                images[item["id"]] = counts[key], item["file_name"]
+            elif "caption" in item:
+                captions.setdefault(item["image_id"], []).append(item["caption"])
+        except (KeyError, TypeError, AttributeError) as error:
+            detail = f"an item of {key!r} is not of COCO's captions JSON: {error!r}"
+            yield BadRecord(Reason.BAD_RECORD, detail).at(str(file), counts[key])
+    if need_captions and not captions:
+        raise ValueError(
+            f"{file} holds no caption ({counts['annotations']} annotations without 'caption'): "
+            "expected COCO's captions_*.json; instances_*.json are for `images` and for --boxes"
+        )
+    for image in (key for key in captions if key not in images):
+        detail = f"captions of image {image!r}, which is not in 'images'"
+        yield BadRecord(Reason.MISSING_IMAGE, detail).at(str(file), 0, str(image))
+    for image, (number, name) in images.items():
+        if isinstance(name, str) and name:
+            yield Record(name, tuple(captions.get(image, ())), number)
+        else:
+            error = BadRecord(Reason.MISSING_FIELD, "no name in the field 'file_name'")
+            yield error.at(str(file), number, str(image))
+
+
+def _records(found: Iterator[tuple[int, Any]], file: Path) -> Iterator[Record | Bad]:
+    for number, record in found:
+        try:
+            if isinstance(record, BadRecord):
+                raise record
+            if not isinstance(record, dict):
+                raise BadRecord(Reason.BAD_JSON, "no object in the list")
+            yield _record(record, number)
+        except BadRecord as error:
+            yield error.at(str(file), number, raw=record)
+
+
+def _record(record: dict[str, Any], line: int) -> Record:
+    image = record.get("image", record.get("file_name"))
+    single = [record[name] for name in ("caption", "text") if name in record][:1]
+    captions = record.get("captions", single)
+    if not isinstance(image, str) or not image:
+        raise BadRecord(Reason.MISSING_FIELD, "no name in the field 'image'")
+    if not isinstance(captions, list):
+        raise BadRecord(Reason.MISSING_FIELD, "no list of texts in the field 'captions'")
+    return Record(image, tuple(captions), line, str(record.get("split") or ""))
+
+
+def _karpathy(image: dict[str, Any], number: int) -> Record:
+    name = image["filename"]
+    path = "/".join(part for part in (image.get("filepath"), name) if part)
+    captions = tuple(sentence["raw"] for sentence in image["sentences"])
+    others = (name,) if name != path else ()
+    return Record(path, captions, number, str(image.get("split") or ""), others)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from unimo_ds.config import config_from_dict, load_config
+from unimo_kernels.attention import BACKENDS
 
 CONFIGS = Path(__file__).parents[1] / "unimo_ds" / "configs"
 
@@ -27,6 +28,8 @@ REFUSED = {
     "batch.tokens_per_row=100": r"tokens_per_row 100 cannot hold one pair .* up to \d+ positions",
     "model.score=dot": r"model.score = 'dot', expected one of cosine, match",
     "train.precision=fp8": r"train.precision = 'fp8', expected one of bf16, fp32",
+    "train.attention=fast": r"'fast', expected one of auto, reference, sdpa, flash_attn, flex, tri",
+    "cmcl.exchange=broadcast": r"cmcl.exchange = 'broadcast', expected one of gather, ring",
     "corruption.mlm_probability=1.5": r"mlm_probability = 1.5, expected a share between 0 and 1",
     "corruption.fragment_min=40": r"fragment_min 40 is more than fragment_max 32",
     "optim.lr=0": r"optim.lr = 0.0, expected more than 0",
@@ -55,6 +58,12 @@ def test_base_and_large_are_the_papers_models():
 def test_what_cannot_work_is_refused_with_its_remedy(override):
     with pytest.raises(ValueError, match=REFUSED[override]):
         load_config(CONFIGS / "demo.toml", [override])
+
+
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+def test_every_attention_of_the_kernels_can_be_asked_for(backend):
+    config = load_config(CONFIGS / "demo.toml", [f"train.attention={backend}"])
+    assert config.train.attention == backend
 
 
 def test_overrides_are_toml_and_fall_back_to_text():

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import GenericAlias
 from typing import Any, get_args, get_origin, get_type_hints
 
+from unimo_ds.config_rules import check
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -36,7 +38,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The corpora, and how often each kind comes."""
+    """The corpora (folders or URLs), and how often each kind comes."""
 
     tokenizer: str = ""
     texts: list[str] = field(default_factory=list)
@@ -48,7 +50,8 @@ class DataConfig:
     pair_weight: int = 5
     max_regions: int = 100
     max_tokens: int = 512  # with [CLS] and [SEP]
-    workers: int = 1  # threads that build batches ahead; 0 = in the training loop
+    cache: str = ""  # for corpora at URLs; empty: $UNIMO_CACHE or ~/.cache/unimo_ds
+    workers: int = 1  # of a rank, build batches ahead: 1 a thread, more processes; 0 = in the loop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,7 @@ class CorruptionConfig:
     mlm_probability: float = 0.15
     span_geometric_p: float = 0.2
     span_max_words: int = 10
+    phrases: bool = True  # spans are of phrases and words where `unimo-prep --phrases` marked them
     seq2seq_share: float = 0.5  # of texts and captions; the others get MLM
     seq2seq_ratio: float = 0.25  # of a text's tokens
     fragment_min: int = 4
@@ -81,10 +85,22 @@ class ContrastConfig:
     """Cross-modal contrastive learning (PAPER 3.3)."""
 
     captions: int = 1  # individually encoded captions per pair, all positives of its image
-    joint_positives: int = 1  # further captions, jointly encoded with the image
-    joint_negatives: int = 1  # captions of other images, jointly encoded with it
+    retrieved_texts: int = 0  # individually encoded, weak positives of the image
+    retrieved_images: int = 0  # individually encoded, weak positives of its captions
+    # Jointly encoded with the image, beside one of its captions; negatives of a level that a pair
+    # has no rewrite of are captions of other images:
+    joint_positives: int = 1  # other captions of the image
+    rewritten_positives: int = 0  # rewritten captions that say the same; or other captions again
+    word_negatives: int = 0  # rewritten captions that are wrong in a word,
+    phrase_negatives: int = 0  # in a phrase,
+    sentence_negatives: int = 0  # or throughout
+    other_negatives: int = 1  # captions of other images
+    # 0: rewrites from the first step; else captions of other images give way to them level by
+    # level within so many steps, sentences first and words last:
+    hardness_steps: int = 0
     in_batch_negatives: bool = True  # the similarity matrix over the data-parallel group
     softmax: str = "separate"  # scored pairs and matrix: one softmax each, or "shared"
+    exchange: str = "gather"  # of all embeddings at once, or "ring": one rank after the other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,114 +243,3 @@ def _typed(kind: type | GenericAlias, value: Any, name: str) -> Any:
         return value
     expected = getattr(kind, "__name__", str(kind)) if get_origin(kind) is None else str(kind)
     raise ValueError(f"{name} = {value!r} is {type(value).__name__}, expected {expected}")
-
-
-def check(config: RunConfig) -> None:
-    """Refuses values that cannot work.
-
-    Raises:
-        ValueError: with both numbers and the remedy.
-    """
-    _check_model(config)
-    _check_data(config)
-    _check_choices(config)
-    _check_ranges(config)
-
-
-def _check_model(config: RunConfig) -> None:
-    model = config.model
-    if model.hidden_size % model.num_attention_heads:
-        raise ValueError(
-            f"model.hidden_size {model.hidden_size} is not a multiple of model.num_attention_heads "
-            f"{model.num_attention_heads}: change one of them"
-        )
-    words = model.max_position_embeddings - 2
-    if config.data.max_tokens > words:
-        raise ValueError(
-            f"data.max_tokens {config.data.max_tokens} is more than the {words} words that "
-            f"model.max_position_embeddings {model.max_position_embeddings} can place (two are the "
-            "offset): lower the one or raise the other"
-        )
-
-
-def _check_data(config: RunConfig) -> None:
-    data = config.data
-    if not data.tokenizer:
-        raise ValueError("data.tokenizer is empty: name the file that `unimo-prep tokenizer` wrote")
-    for kind in ("text", "image", "pair"):
-        weight, corpora = getattr(data, f"{kind}_weight"), getattr(data, f"{kind}s")
-        if weight < 0:
-            raise ValueError(f"data.{kind}_weight {weight} is negative; 0 leaves {kind}s out")
-        if weight and not corpora:
-            raise ValueError(
-                f"data.{kind}_weight is {weight} but data.{kind}s names no corpus: add one or set "
-                f"data.{kind}_weight=0"
-            )
-    if not data.text_weight + data.image_weight + data.pair_weight:
-        raise ValueError("all three of data.text_weight, image_weight and pair_weight are 0")
-    longest = data.max_regions + 1 + 2 * data.max_tokens
-    samples = 2 + config.cmcl.captions + config.cmcl.joint_positives + config.cmcl.joint_negatives
-    if config.batch.tokens_per_row < longest * samples:
-        raise ValueError(
-            f"batch.tokens_per_row {config.batch.tokens_per_row} cannot hold one pair with all "
-            f"that is encoded for it, up to {longest * samples} positions: raise it, or lower "
-            "data.max_tokens, data.max_regions or the counts under cmcl"
-        )
-
-
-def _check_choices(config: RunConfig) -> None:
-    for name, value, choices in (
-        ("model.score", config.model.score, ("cosine", "match")),
-        ("cmcl.softmax", config.cmcl.softmax, ("separate", "shared")),
-        ("train.precision", config.train.precision, ("bf16", "fp32")),
-        ("train.attention", config.train.attention, ("auto", "sdpa", "reference")),
-    ):
-        if value not in choices:
-            raise ValueError(f"{name} = {value!r}, expected one of {', '.join(choices)}")
-
-
-_POSITIVE = (
-    "model.vocab_size model.hidden_size model.num_hidden_layers model.num_attention_heads "
-    "model.intermediate_size model.image_feature_size model.image_class_size model.temperature "
-    "data.max_regions data.max_tokens batch.samples batch.rows batch.tokens_per_row batch.round_to "
-    "corruption.span_max_words corruption.fragment_min optim.lr optim.eps train.steps "
-    "train.log_every train.eval_every train.save_every train.keep_checkpoints "
-    "train.heldout_candidates"
-)
-_NOT_NEGATIVE = (
-    "data.workers cmcl.captions cmcl.joint_positives cmcl.joint_negatives loss.mlm loss.seq2seq "
-    "loss.mrfr loss.mrc loss.cmcl optim.warmup_steps optim.weight_decay optim.grad_clip "
-    "train.threads train.stop_after"
-)
-_PROBABILITIES = (
-    "model.hidden_dropout_prob model.attention_probs_dropout_prob corruption.mlm_probability "
-    "corruption.span_geometric_p corruption.seq2seq_share corruption.seq2seq_ratio "
-    "corruption.region_probability corruption.region_overlap optim.beta1 optim.beta2"
-)
-
-
-def _check_ranges(config: RunConfig) -> None:
-    def value_of(name: str) -> float:
-        section, key = name.split(".")
-        return getattr(getattr(config, section), key)
-
-    for name in _POSITIVE.split():
-        if not value_of(name) > 0:
-            raise ValueError(f"{name} = {value_of(name)}, expected more than 0")
-    for name in _NOT_NEGATIVE.split():
-        if not value_of(name) >= 0:
-            raise ValueError(f"{name} = {value_of(name)}, expected 0 or more")
-    for name in _PROBABILITIES.split():
-        if not 0 <= value_of(name) <= 1:
-            raise ValueError(f"{name} = {value_of(name)}, expected a share between 0 and 1")
-    corruption, optim, train = config.corruption, config.optim, config.train
-    if corruption.fragment_min > corruption.fragment_max:
-        raise ValueError(
-            f"corruption.fragment_min {corruption.fragment_min} is more than fragment_max "
-            f"{corruption.fragment_max}"
-        )
-    if optim.warmup_steps >= train.steps:
-        raise ValueError(
-            f"optim.warmup_steps {optim.warmup_steps} does not end before train.steps "
-            f"{train.steps}: lower the one or raise the other"
-        )

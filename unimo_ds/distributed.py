@@ -1,4 +1,4 @@
-"""The data-parallel group: who we are, sums over it, and a gather that carries gradients."""
+"""The data-parallel group: who we are, sums over it, and what all of it holds."""
 
 import os
 from collections.abc import Sequence
@@ -50,33 +50,17 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def gather_rows(x: Tensor) -> Tensor:
-    """``x`` [n_r, ...] of all ranks, one behind the other; gradients flow back to their own rank.
+    """``x`` [n_r, ...] of all ranks, one behind the other, without gradients.
 
-    The ranks may hold different numbers of rows, zero included. With L = sum over ranks of the
-    losses that each computes from the gathered rows, the gradient that a rank gets is that of L.
+    The ranks may hold different numbers of rows, zero included.
     """
     if not dist.is_initialized() or world_size() == 1:
         return x
     sizes = torch.zeros(world_size(), dtype=torch.int64, device=x.device)
     sizes[rank()] = len(x)
     dist.all_reduce(sizes)
-    gathered: Tensor = _GatherRows.apply(x, sizes.tolist())
-    return gathered
-
-
-class _GatherRows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, sizes: list[int]) -> Tensor:
-        ctx.sizes = sizes
-        padded = x.new_zeros(max(sizes), *x.shape[1:])
-        padded[: len(x)] = x
-        parts = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(parts, padded)
-        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        total = grad.contiguous()
-        dist.all_reduce(total)
-        start = sum(ctx.sizes[: rank()])
-        return total[start : start + ctx.sizes[rank()]], None
+    padded = x.new_zeros(int(sizes.max()), *x.shape[1:])
+    padded[: len(x)] = x
+    parts = [torch.empty_like(padded) for _ in range(world_size())]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:size] for part, size in zip(parts, sizes.tolist(), strict=True)])

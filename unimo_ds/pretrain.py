@@ -55,6 +55,7 @@ def run(config: RunConfig, *, fresh: bool, command: Sequence[str]) -> None:
     import torch.distributed as dist
 
     from unimo_ds.distributed import barrier, rank, uses_gpu
+    from unimo_ds.train.console import say_log
     from unimo_ds.train.engine import build_engine, start_deepspeed
     from unimo_ds.train.loop import train
     from unimo_ds.train.model import build_model
@@ -69,6 +70,7 @@ def run(config: RunConfig, *, fresh: bool, command: Sequence[str]) -> None:
         if rank() == 0:
             prepare_run_folder(config, fresh=fresh, command=command)
         barrier()
+        say_log("unimo_kernels")  # which backends it picked
         train(build_engine(build_model(config), config), config)
     finally:
         if dist.is_initialized():

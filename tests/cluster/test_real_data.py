@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from tests.cluster.launch import curve, metrics, train
 from tests.conftest import ROOT, prep
 from unimo_ds.convert.zero import convert_zero
+from unimo_ds.evaluate import evaluate
 from unimo_ds.model.generation import UnimoForConditionalGeneration
 from unimo_ds.model.processing import UnimoProcessor
 
@@ -92,6 +94,7 @@ def real_toml(tmp_path_factory):
     rooms_root = ("--image-root", real / "daquar_vqa" / "images")
     prep("images", out / "images", out / "images.jsonl", *pixels, *words, *rooms_root)
     prep("text", out / "texts", out / "articles.jsonl", *text)
+    prep("rewrite", out / "heldout", "--tokenizer", out / "tokenizer.json")
     prep("verify", out / "pairs", out / "heldout", out / "images", out / "texts")
     path = out / "real.toml"
     path.write_text(TOML.format(corpora=out, root=ROOT), encoding="utf-8")
@@ -111,6 +114,15 @@ def test_real_input_becomes_a_usable_model(real_toml, tmp_path):
     assert metrics(run, "heldout")[-1]["candidates"] == 40
 
     model_folder = convert_zero(run, tmp_path / "model")
+    tasks = {
+        task: evaluate(model_folder, task, str(real_toml.parent / "heldout"), rerank, 0, Console())
+        for task, rerank in (("retrieval", 5), ("hard_negatives", 0))
+    }
+    assert (tasks["retrieval"]["images"], tasks["retrieval"]["texts"]) == (40, 200)
+    assert {"individually", "reranked"} <= {*tasks["retrieval"]}
+    levels = {"word", "phrase", "sentence", "word/object", "word/attribute", "word/relation"}
+    assert levels <= {*tasks["hard_negatives"]["jointly"]}
+
     processor = UnimoProcessor.from_pretrained(model_folder)
     model = UnimoForConditionalGeneration.from_pretrained(model_folder).eval()
     photo = next((Path(os.environ["UNIMO_REAL_DATA"]) / "flickr8k" / "images").glob("*.jpg"))

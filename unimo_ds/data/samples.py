@@ -1,20 +1,26 @@
-"""What a drawn sample becomes: the segments that the model reads for it."""
+"""What a drawn sample becomes: the segments that the model reads for it.
 
-from typing import NamedTuple
+Every rank plans all samples of a step, to pack them alike, and lays out its own: a plan draws what
+the lengths depend on and leaves the rest to `PlannedText.lay_out`.
+"""
+
+from functools import partial
 
 import numpy as np
 
 from unimo_ds.batch import Kind
 from unimo_ds.config import RunConfig
+from unimo_ds.data.contrast import Contrast, Drawn
 from unimo_ds.data.corruption import (
-    TextSegment,
     Words,
     caption_target,
-    cut_fragments,
+    choose_fragments,
+    laid_out_length,
+    lay_out,
     mask_spans,
-    plain_text,
 )
 from unimo_ds.data.mixture import Draw
+from unimo_ds.data.segments import ImageRef, PlannedText, Sample, Segment
 from unimo_ds.data.shards import (
     Collection,
     ImageCorpus,
@@ -22,43 +28,8 @@ from unimo_ds.data.shards import (
     TextCorpus,
     open_collection,
 )
+from unimo_ds.data.units import NONE
 from unimo_ds.tokenizer import load_tokenizer
-
-NO_GROUP = -1
-NO_WORDS = TextSegment(*(np.empty(0, t) for t in (np.int64, np.int64, np.int32, np.int64)))
-
-
-class ImageRef(NamedTuple):
-    """An image that collate will read: only rows of this rank touch the features."""
-
-    corpus: ImageCorpus
-    row: int
-    mask_key: tuple[int, ...]  # keys the choice of masked regions; empty: nothing is masked
-
-
-class Segment(NamedTuple):
-    """One sequence: [IMG] regions, words, or both, and its part in the contrast."""
-
-    kind: Kind
-    image: ImageRef | None
-    text: TextSegment
-    group: int = NO_GROUP
-    positive: bool = False  # of a scored pair
-
-    def __len__(self) -> int:  # type: ignore[override]
-        regions = 1 + int(self.image.corpus.lengths[self.image.row]) if self.image else 0
-        return regions + len(self.text.word_ids)
-
-
-class Sample(NamedTuple):
-    """All segments of one draw; they share a row, so that a group is never torn apart."""
-
-    name: str
-    segments: list[Segment]
-
-    @property
-    def length(self) -> int:
-        return sum(len(segment) for segment in self.segments)
 
 
 class Samples:
@@ -68,8 +39,8 @@ class Samples:
         self.config = config
         tokenizer = load_tokenizer(config.data.tokenizer)
         self.words = Words(tokenizer.word_starts(), tokenizer.mask_id)
-        self.texts = open_collection(config.data.texts, TextCorpus)
-        self.images = open_collection(config.data.images, ImageCorpus)
+        self.texts = open_collection(config.data.texts, TextCorpus, config.data.cache)
+        self.images = open_collection(config.data.images, ImageCorpus, config.data.cache)
         self.pairs = pairs
         if tokenizer.vocab_size != config.model.vocab_size:
             raise ValueError(
@@ -82,72 +53,63 @@ class Samples:
         pictures = [*self.images.corpora, *(corpus.images for corpus in self.pairs.corpora)]
         for images in pictures:
             _check_regions(images, pictures[0], config)
+        self.contrast = Contrast(config.cmcl, pairs, self.texts, self.images)
 
     @property
     def sizes(self) -> tuple[int, int, int]:
         return len(self.texts), len(self.images), len(self.pairs)
 
-    def sample(self, draw: Draw) -> Sample:
-        """The segments of ``draw``; a pure function of it and the run's seed."""
+    def sample(self, draw: Draw, step: int) -> Sample:
+        """The segments of ``draw`` in ``step``; a pure function of them and the run's seed."""
         key = (self.config.seed, draw.kind, draw.epoch, draw.index)
         rng = np.random.default_rng(key)
         if draw.kind == Kind.TEXT:
             corpus, row = self.texts[draw.index]
-            text = self._corrupted(corpus.tokens(row), rng)
-            return Sample(_name(corpus, row), [Segment(Kind.TEXT, None, text)])
+            units = corpus.unit_begins(row) if self.config.corruption.phrases else NONE
+            text = self._corrupted(corpus.tokens(row), units, rng)
+            return Sample(corpus, row, [Segment(Kind.TEXT, None, text)])
         if draw.kind == Kind.IMAGE:
             images, row = self.images[draw.index]
             image = ImageRef(images, row, (*key, 1))
-            return Sample(_name(images, row), [Segment(Kind.IMAGE, image, NO_WORDS)])
-        return self._pair(draw, key, rng)
+            return Sample(images, row, [Segment(Kind.IMAGE, image, None)])
+        return self._pair(draw, step, key, rng)
 
-    def _pair(self, draw: Draw, key: tuple[int, ...], rng: np.random.Generator) -> Sample:
+    def _pair(
+        self, draw: Draw, step: int, key: tuple[int, ...], rng: np.random.Generator
+    ) -> Sample:
         """A masked joint pass for the reconstruction objectives, unmasked ones for the contrast."""
         corpus, row = self.pairs[draw.index]
-        image = ImageRef(corpus.images, corpus.image_row(row), ())
+        image = ImageRef(corpus.images, corpus.image_row(row), (*key, 1))
         captions = corpus.captions(row)
-        order = rng.permutation(len(captions))
-        first = captions[order[0]]
-        masked = image._replace(mask_key=(*key, 1))
-        segments = [Segment(Kind.PAIR, masked, self._corrupted_caption(first, rng))]
-        cmcl = self.config.cmcl
-        if cmcl.captions:
-            segments.append(Segment(Kind.ENCODED_IMAGE, image, NO_WORDS, draw.index))
-        for which in order[: cmcl.captions]:
-            text = plain_text(captions[which])
-            segments.append(Segment(Kind.ENCODED_TEXT, None, text, draw.index))
-        if cmcl.joint_positives + cmcl.joint_negatives:
-            scored = [captions[which] for which in order[: 1 + cmcl.joint_positives]]
-            scored += [self._other_caption(draw.index, rng) for _ in range(cmcl.joint_negatives)]
-            positives = len(scored) - cmcl.joint_negatives
-            for i, caption in enumerate(scored):
-                text = plain_text(caption)
-                segments.append(
-                    Segment(Kind.SCORED_PAIR, image, text, draw.index, positive=i < positives)
-                )
-        return Sample(_name(corpus, row), segments)
+        order = rng.permutation(len(captions)).tolist()
+        units = corpus.unit_begins(row)[order[0]] if self.config.corruption.phrases else NONE
+        text = self._corrupted_caption(captions[order[0]], units, rng)
+        drawn = Drawn(corpus, row, draw.index, captions, order, (*key, 2), step)
+        segments = [Segment(Kind.PAIR, image, text), *self.contrast.segments(drawn)]
+        return Sample(corpus, row, segments)
 
-    def _corrupted(self, tokens: np.ndarray, rng: np.random.Generator) -> TextSegment:
-        corrupt = (
-            cut_fragments if rng.random() < self.config.corruption.seq2seq_share else mask_spans
-        )
-        return corrupt(tokens, self.words, self.config.corruption, rng)
+    def _corrupted(
+        self, tokens: np.ndarray, units: np.ndarray, rng: np.random.Generator
+    ) -> PlannedText:
+        if rng.random() < self.config.corruption.seq2seq_share:
+            fragments = choose_fragments(tokens, self.words, self.config.corruption, rng)
+            length = laid_out_length(tokens, fragments)
+            return PlannedText(length, partial(lay_out, tokens, fragments))
+        return self._masked(tokens, units, rng)
 
-    def _corrupted_caption(self, tokens: np.ndarray, rng: np.random.Generator) -> TextSegment:
+    def _corrupted_caption(
+        self, tokens: np.ndarray, units: np.ndarray, rng: np.random.Generator
+    ) -> PlannedText:
         # A caption is too short to cut from: its sequence-to-sequence form is captioning.
         if rng.random() < self.config.corruption.seq2seq_share:
-            return caption_target(tokens)
-        return mask_spans(tokens, self.words, self.config.corruption, rng)
+            return PlannedText(len(tokens) + 2, partial(caption_target, tokens))
+        return self._masked(tokens, units, rng)
 
-    def _other_caption(self, index: int, rng: np.random.Generator) -> np.ndarray:
-        other = (index + 1 + int(rng.integers(max(1, len(self.pairs) - 1)))) % len(self.pairs)
-        corpus, row = self.pairs[other]
-        captions = corpus.captions(row)
-        return captions[int(rng.integers(len(captions)))]
-
-
-def _name(corpus: TextCorpus | ImageCorpus | PairCorpus, row: int) -> str:
-    return f"{corpus.folder}:{corpus.row_id(row)}"
+    def _masked(
+        self, tokens: np.ndarray, units: np.ndarray, rng: np.random.Generator
+    ) -> PlannedText:
+        mask = partial(mask_spans, tokens, self.words, self.config.corruption, rng, units)
+        return PlannedText(len(tokens) + 2, mask)
 
 
 def _check_words(corpus: TextCorpus | PairCorpus, fingerprint: str, config: RunConfig) -> None:

@@ -1,13 +1,17 @@
 """A corpus as arrays: memory-mapped Arrow shards read through numpy views, row by global row."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+from unimo_ds.data.cache import local_corpus
+from unimo_ds.data.columns import ListColumn
 from unimo_ds.data.schema import (
     IMAGES,
     PAIRS,
@@ -17,6 +21,8 @@ from unimo_ds.data.schema import (
     RegionSource,
     read_manifest,
 )
+from unimo_ds.data.stages import Related, RelatedColumns, RewriteColumns, Rewrites
+from unimo_ds.data.units import NONE, open_units, unit_begins
 
 
 class Regions(NamedTuple):
@@ -28,48 +34,85 @@ class Regions(NamedTuple):
     class_probs: np.ndarray  # float16 [R, k]
 
 
-class _Block(NamedTuple):
-    """One record batch: its columns and the corpus row that it starts with."""
+class _Block:
+    """One record batch: its columns, and the corpus row that it starts with."""
 
-    start: int
-    batch: pa.RecordBatch
-    columns: dict[str, "_List"]
+    units: np.ndarray | None = None  # of the shard; None: it has none
+    first_unit: int = 0  # the token of the shard that this batch starts with
 
+    def __init__(self, start: int, batch: pa.RecordBatch) -> None:
+        self.start, self.batch = start, batch
+        self.columns = {
+            name: ListColumn(batch.column(name))
+            for name, type_ in zip(batch.schema.names, batch.schema.types, strict=True)
+            if pa.types.is_nested(type_) and not pa.types.is_string(type_.value_type)
+        }
 
-class _List:
-    """A list column as two numpy views: where each row begins, and the values."""
-
-    def __init__(self, array: pa.Array) -> None:
-        self.offsets = array.offsets.to_numpy()
-        # .values ignores the slice of the array, as the offsets do.
-        values = array.values
-        nested = pa.types.is_nested(values.type)
-        self.inner = _List(values) if nested else None
-        self.values = None if nested else values.to_numpy(zero_copy_only=True)
-
-    def row(self, i: int) -> np.ndarray:
-        assert self.values is not None
-        return self.values[self.offsets[i] : self.offsets[i + 1]]
-
-    def rows(self, i: int) -> list[np.ndarray]:
-        """The inner lists of row ``i``."""
-        assert self.inner is not None
-        return [self.inner.row(j) for j in range(self.offsets[i], self.offsets[i + 1])]
+    def unit_begins(self, column: str, i: int) -> np.ndarray:
+        """bool: for all tokens of row ``i``; length zero: the shard has no units."""
+        if self.units is None:
+            return NONE
+        tokens = self.columns[column]
+        first, end = tokens.leaf(i), tokens.leaf(i + 1)
+        return unit_begins(self.units, self.first_unit + first, end - first)
 
 
-class Corpus:
+class _PairBlock(_Block):
+    """A record batch of pairs."""
+
+    def __init__(self, start: int, batch: pa.RecordBatch) -> None:
+        super().__init__(start, batch)
+        self.image_rows = memoryview(batch.column("image_row").to_numpy())
+
+
+class _RegionBlock(_Block):
+    """A record batch of images, every column as one array over the regions of all its rows."""
+
+    def __init__(self, start: int, batch: pa.RecordBatch, source: RegionSource) -> None:
+        super().__init__(start, batch)
+        widths = (source.feature_size, 5, source.kept_classes, source.kept_classes)
+        columns = [self.columns[name] for name in Regions._fields]
+        bounds = np.asarray(columns[0].offsets) // widths[0]
+        for name, column, width in zip(Regions._fields, columns, widths, strict=True):
+            if not np.array_equal(column.offsets, bounds * width):
+                raise ValueError(f"the rows of {name} are not {width} values a region")
+        self.bounds = memoryview(bounds)
+        used = int(bounds[-1])
+        self.regions = Regions(
+            *(
+                column.values[: used * width].reshape(used, width)
+                for column, width in zip(columns, widths, strict=True)
+            )
+        )
+
+
+B = TypeVar("B", bound=_Block)
+
+
+class _Shard(Generic[B]):
+    """The record batches of a shard that has been opened."""
+
+    def __init__(self, blocks: list[B]) -> None:
+        self.blocks = blocks
+        self.starts = [block.start for block in blocks]
+
+
+class Corpus(Generic[B]):
     """A corpus of one kind. Cheap to open: nothing is read before it is asked for."""
 
     kind: str
+    token_column: str  # of texts and pairs
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
+        self.name = str(folder)
         self.manifest = manifest
-        self._starts = np.cumsum([0, *(shard.rows for shard in manifest.shards)])
-        self._shards: list[list[_Block] | None] = [None] * len(manifest.shards)
+        self._starts = [0, *accumulate(shard.rows for shard in manifest.shards)]
+        self._rows = self._starts[-1]
+        self._shards: list[_Shard[B] | None] = [None] * len(manifest.shards)
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._rows
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -77,18 +120,18 @@ class Corpus:
         parts = [np.load(self.folder / s.lengths, allow_pickle=False) for s in self.manifest.shards]
         return np.concatenate([np.empty(0, np.int32), *parts])
 
-    def _locate(self, row: int) -> tuple[_Block, int]:
-        if not 0 <= row < len(self):
+    def _block(self, row: int) -> B:
+        """The record batch that holds ``row``."""
+        if not 0 <= row < self._rows:
             raise IndexError(f"row {row} of {self.folder}, which has {len(self)}")
-        shard = int(np.searchsorted(self._starts, row, side="right")) - 1
-        blocks = self._shards[shard]
-        if blocks is None:
-            blocks = self._shards[shard] = self._open(shard)
-        first = [block.start for block in blocks]
-        block = blocks[int(np.searchsorted(first, row, side="right")) - 1]
-        return block, row - block.start
+        # Lists and bisect: np.searchsorted costs ten times as much on the few numbers there are.
+        number = bisect_right(self._starts, row) - 1
+        shard = self._shards[number]
+        if shard is None:
+            shard = self._shards[number] = _Shard(self._open(number))
+        return shard.blocks[bisect_right(shard.starts, row) - 1]
 
-    def _open(self, shard: int) -> list[_Block]:
+    def _open(self, shard: int) -> list[B]:
         record = self.manifest.shards[shard]
         path = self.folder / record.name
         found = path.stat().st_size if path.is_file() else 0
@@ -100,44 +143,53 @@ class Corpus:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         if not reader.schema.equals(SCHEMAS[self.kind]):
             raise ValueError(f"{path} has columns {reader.schema.names}, not those of {self.kind}")
-        blocks, start = [], int(self._starts[shard])
+        blocks, start = [], self._starts[shard]
+        units = open_units(self.folder / record.units, record.length_sum) if record.units else None
+        first_unit = 0
         for i in range(reader.num_record_batches):
             batch = reader.get_batch(i)
-            columns = {
-                name: _List(batch.column(name))
-                for name, type_ in zip(batch.schema.names, batch.schema.types, strict=True)
-                if pa.types.is_nested(type_) and not pa.types.is_string(type_.value_type)
-            }
-            blocks.append(_Block(start, batch, columns))
+            try:
+                blocks.append(self._view(start, batch))
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}: rebuild the corpus") from error
             start += batch.num_rows
+            if units is not None:
+                blocks[-1].units, blocks[-1].first_unit = units, first_unit
+                first_unit += blocks[-1].columns[self.token_column].leaf(batch.num_rows)
         return blocks
 
-    def _list(self, row: int, column: str) -> np.ndarray:
-        block, i = self._locate(row)
-        return block.columns[column].row(i)
-
-    def _scalar(self, row: int, column: str) -> object:
-        block, i = self._locate(row)
-        return block.batch.column(column)[i].as_py()
+    def _view(self, start: int, batch: pa.RecordBatch) -> B:
+        return _Block(start, batch)  # type: ignore[return-value]
 
     def row_id(self, row: int) -> str:
-        return str(self._scalar(row, "id"))
+        block = self._block(row)
+        return str(block.batch.column("id")[row - block.start].as_py())
 
 
-class TextCorpus(Corpus):
+class TextCorpus(Corpus[_Block]):
     """Unpaired texts."""
 
     kind = TEXTS
+    token_column = "tokens"
 
     def tokens(self, row: int) -> np.ndarray:
         """uint16 [n], without [CLS] and [SEP]."""
-        return self._list(row, "tokens")
+        block = self._block(row)
+        return block.columns["tokens"].row(row - block.start)
+
+    def unit_begins(self, row: int) -> np.ndarray:
+        """bool [n]: which tokens begin a word or phrase; length zero where nothing says so."""
+        block = self._block(row)
+        return block.unit_begins("tokens", row - block.start)
 
 
-class ImageCorpus(Corpus):
+class ImageCorpus(Corpus[_RegionBlock]):
     """Images as sets of regions."""
 
     kind = IMAGES
+
+    def _view(self, start: int, batch: pa.RecordBatch) -> _RegionBlock:
+        return _RegionBlock(start, batch, self.source)
 
     @property
     def source(self) -> RegionSource:
@@ -147,22 +199,35 @@ class ImageCorpus(Corpus):
     def image_id(self, row: int) -> str:
         return self.row_id(row)
 
+    def size(self, row: int) -> tuple[int, int]:
+        """Width and height of the picture, in pixels."""
+        block = self._block(row)
+        width, height = (block.batch.column(n)[row - block.start] for n in ("width", "height"))
+        return width.as_py(), height.as_py()
+
     def regions(self, row: int) -> Regions:
-        block, i = self._locate(row)
-        features = block.columns["features"].row(i).reshape(-1, self.source.feature_size)
-        kept = (len(features), self.source.kept_classes)
-        return Regions(
-            features,
-            block.columns["boxes"].row(i).reshape(-1, 5),
-            block.columns["class_ids"].row(i).reshape(kept),
-            block.columns["class_probs"].row(i).reshape(kept),
-        )
+        arrays, of_row = self.region_rows(row)
+        return Regions(*(array[of_row] for array in arrays))
+
+    def region_rows(self, row: int) -> tuple[Regions, slice]:
+        """The regions of all images of a record batch, and which of them are those of ``row``.
+
+        `regions` for the innermost loop: who takes two of the columns pays for two views.
+        """
+        block = self._block(row)
+        i = row - block.start
+        bounds = block.bounds
+        return block.regions, slice(bounds[i], bounds[i + 1])
 
 
-class PairCorpus(Corpus):
+class PairCorpus(Corpus[_PairBlock]):
     """Images with their captions; the images are a corpus of their own beside it."""
 
     kind = PAIRS
+    token_column = "captions"
+
+    def _view(self, start: int, batch: pa.RecordBatch) -> _PairBlock:
+        return _PairBlock(start, batch)
 
     @cached_property
     def images(self) -> ImageCorpus:
@@ -174,30 +239,61 @@ class PairCorpus(Corpus):
         return self.row_id(row)
 
     def image_row(self, row: int) -> int:
-        return int(str(self._scalar(row, "image_row")))
+        block = self._block(row)
+        return block.image_rows[row - block.start]
 
     def captions(self, row: int) -> list[np.ndarray]:
         """uint16 arrays, without [CLS] and [SEP]."""
-        block, i = self._locate(row)
-        return block.columns["captions"].rows(i)
+        block = self._block(row)
+        return block.columns["captions"].rows(row - block.start)
+
+    def unit_begins(self, row: int) -> list[np.ndarray]:
+        """For each caption which tokens begin a word or phrase; length zero where nothing does."""
+        block = self._block(row)
+        sizes = block.columns["captions"].sizes(row - block.start)
+        begins = block.unit_begins("captions", row - block.start)
+        ends = [0, *accumulate(sizes)]
+        return [begins[a:b] for a, b in pairwise(ends)]
+
+    def rewrites(self, row: int) -> Rewrites:
+        """The rewritten captions of a pair; none where `unimo-prep rewrite` was not run."""
+        return self._rewrites.row(row)
+
+    def rewrite_hows(self, row: int) -> list[str]:
+        """What was replaced in each of `rewrites`: an object, an attribute, a relation, ..."""
+        return self._rewrites.hows(row)
+
+    def related(self, row: int) -> Related:
+        """Rows of the texts and images that `unimo-prep retrieve` found for a pair, or none."""
+        return self._related.row(row)
+
+    @cached_property
+    def _rewrites(self) -> RewriteColumns:
+        return RewriteColumns(self.folder, self.manifest)
+
+    @cached_property
+    def _related(self) -> RelatedColumns:
+        return RelatedColumns(self.folder, self.manifest)
 
     def caption_texts(self, row: int) -> list[str]:
-        block, i = self._locate(row)
-        return block.batch.column("caption_texts")[i].as_py()
+        block = self._block(row)
+        return block.batch.column("caption_texts")[row - block.start].as_py()
 
 
 C = TypeVar("C", bound=Corpus)
 _CLASSES = {cls.kind: cls for cls in (TextCorpus, ImageCorpus, PairCorpus)}
 
 
-def open_corpus(folder: str | Path) -> TextCorpus | ImageCorpus | PairCorpus:
-    """The corpus in ``folder``, of whatever kind it is.
+def open_corpus(folder: str | Path, cache: str = "") -> TextCorpus | ImageCorpus | PairCorpus:
+    """The corpus in ``folder``, of whatever kind it is; of one at a URL the copy in ``cache``.
 
     Raises:
         ValueError: no corpus there, or one this release cannot read.
+        StorageError: see `unimo_ds.data.cache.local_corpus`.
     """
-    manifest = read_manifest(Path(folder))
-    return _CLASSES[manifest.kind](Path(folder), manifest)
+    local = local_corpus(folder, cache)
+    manifest = read_manifest(local)
+    return _CLASSES[manifest.kind](local, manifest)
 
 
 class Collection(Generic[C]):
@@ -205,17 +301,17 @@ class Collection(Generic[C]):
 
     def __init__(self, corpora: Sequence[C]) -> None:
         self.corpora = corpora
-        self._starts = np.cumsum([0, *(len(corpus) for corpus in corpora)])
+        self._starts = [0, *accumulate(len(corpus) for corpus in corpora)]
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def __getitem__(self, index: int) -> tuple[C, int]:
-        which = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self.corpora[which], index - int(self._starts[which])
+        which = bisect_right(self._starts, index) - 1
+        return self.corpora[which], index - self._starts[which]
 
 
-def open_collection(folders: Sequence[str], kind: type[C]) -> Collection[C]:
+def open_collection(folders: Sequence[str], kind: type[C], cache: str = "") -> Collection[C]:
     """The corpora in ``folders``, all of which must be of ``kind``.
 
     Raises:
@@ -223,7 +319,7 @@ def open_collection(folders: Sequence[str], kind: type[C]) -> Collection[C]:
     """
     corpora = []
     for folder in folders:
-        corpus = open_corpus(folder)
+        corpus = open_corpus(folder, cache)
         if not isinstance(corpus, kind):
             raise ValueError(
                 f"{folder} holds {corpus.kind}, expected {kind.kind}: check data.* again"

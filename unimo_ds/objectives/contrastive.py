@@ -2,7 +2,11 @@
 
 (a) scored pairs: image and text encoded jointly; the anchor is a group of them;
 (b) the similarity matrix between individually encoded images and texts of all ranks; same group id
-    = positive; every image and every text that has a positive is an anchor.
+    = positive; every image and every text of a pair that has a positive is an anchor.
+
+Retrieved texts are positives of their pair's image and retrieved images of its captions; for all
+others they are negatives like any text or image, and never anchors themselves: the expectation of
+PAPER 3.3 is over pairs.
 """
 
 from typing import NamedTuple
@@ -12,9 +16,8 @@ from torch import Tensor
 
 from unimo_ds.batch import Batch
 from unimo_ds.config import ContrastConfig
-from unimo_ds.distributed import gather_rows
 from unimo_ds.objectives.language import Term
-from unimo_kernels.similarity import similarity_logsumexp
+from unimo_kernels.similarity_across_ranks import similarity_logsumexp_across_ranks
 
 
 class Masses(NamedTuple):
@@ -44,7 +47,9 @@ def contrastive_term(
         scale: [] one over the temperature.
     """
     pairs = scored_pair_masses(scores_S, batch.pair_group, batch.pair_positive)
-    images, texts = matrix_masses(sides, scale, config.in_batch_negatives)
+    images, texts = matrix_masses(sides, scale, config)
+    images = _of_anchors(images, batch.image_anchor)
+    texts = _of_anchors(texts, batch.text_anchor)
     if config.softmax == "shared":
         images = _shared(images, sides.image_group_I, scores_S, batch)
         texts = _shared(texts, sides.text_group_J, scores_S, batch)
@@ -64,25 +69,19 @@ def scored_pair_masses(scores_S: Tensor, group_S: Tensor, positive_S: Tensor) ->
     )
 
 
-def matrix_masses(sides: Sides, scale: Tensor, in_batch_negatives: bool) -> tuple[Masses, Masses]:
+def matrix_masses(sides: Sides, scale: Tensor, config: ContrastConfig) -> tuple[Masses, Masses]:
     """Form (b): this rank's images against all ranks' texts, and its texts against all images."""
-    all_images, all_texts = gather_rows(sides.images_ID), gather_rows(sides.texts_JD)
-    image_groups, text_groups = gather_rows(sides.image_group_I), gather_rows(sides.text_group_J)
-    images = Masses(
-        *similarity_logsumexp(
-            sides.images_ID, all_texts, sides.image_group_I, text_groups, scale=scale
-        )
+    images, texts = similarity_logsumexp_across_ranks(
+        sides.images_ID,
+        sides.texts_JD,
+        sides.image_group_I,
+        sides.text_group_J,
+        scale=scale,
+        exchange=config.exchange,
     )
-    texts = Masses(
-        *similarity_logsumexp(
-            sides.texts_JD, all_images, sides.text_group_J, image_groups, scale=scale
-        )
-    )
-    if not in_batch_negatives:
-        return Masses(images.positive_A, images.positive_A), Masses(
-            texts.positive_A, texts.positive_A
-        )
-    return images, texts
+    if not config.in_batch_negatives:
+        return Masses(images.positive, images.positive), Masses(texts.positive, texts.positive)
+    return Masses(*images), Masses(*texts)
 
 
 def count_anchors(batch: Batch, config: ContrastConfig) -> Tensor:
@@ -90,15 +89,22 @@ def count_anchors(batch: Batch, config: ContrastConfig) -> Tensor:
 
     A positive always shares its anchor's rank.
     """
-    images = torch.isin(batch.image_group, batch.text_group).sum()
-    texts = torch.isin(batch.text_group, batch.image_group).sum()
+    images = torch.isin(batch.image_group[batch.image_anchor], batch.text_group).sum()
+    texts = torch.isin(batch.text_group[batch.text_anchor], batch.image_group).sum()
     pairs = batch.pair_group[batch.pair_positive].unique().numel()
     return images + texts + (pairs if config.softmax == "separate" else 0)
 
 
+def _of_anchors(masses: Masses, anchor_A: Tensor) -> Masses:
+    """``masses`` with nothing in those that are no anchors."""
+    return Masses(masses.all_A, torch.where(anchor_A, masses.positive_A, -torch.inf))
+
+
 def _shared(own: Masses, group_A: Tensor, scores_S: Tensor, batch: Batch) -> Masses:
     """One softmax for both forms: the scored pairs of an anchor's group join its matrix row."""
-    member_AS = group_A[:, None] == batch.pair_group[None, :]
+    # What is no anchor has no positive yet and gets none here.
+    anchor_A1 = ~torch.isneginf(own.positive_A)[:, None]
+    member_AS = anchor_A1 & (group_A[:, None] == batch.pair_group[None, :])
     joint_all = _masked_logsumexp(scores_S[None, :], member_AS)
     joint_positive = _masked_logsumexp(scores_S[None, :], member_AS & batch.pair_positive[None, :])
     return Masses(_logaddexp(own.all_A, joint_all), _logaddexp(own.positive_A, joint_positive))

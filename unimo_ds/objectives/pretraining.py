@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unimo_ds.batch import Batch
@@ -20,6 +19,7 @@ from unimo_ds.model.heads import (
 )
 from unimo_ds.model.modeling import RetrievalMixin
 from unimo_ds.objectives.contrastive import Sides, contrastive_term, count_anchors
+from unimo_ds.objectives.figures import contrast_figures
 from unimo_ds.objectives.language import Term, labelled_positions, language_terms
 from unimo_ds.objectives.vision import class_term, feature_term, masked_regions
 
@@ -34,6 +34,7 @@ class Losses(NamedTuple):
     mrfr: Term
     mrc: Term
     cmcl: Term
+    figures: Tensor  # float64 [F, 2], see `unimo_ds.objectives.figures`
     # score(i, j) = <image_i, text_j>, not yet divided by the temperature
     image_embeddings: Tensor  # float32 [I, D]
     text_embeddings: Tensor  # float32 [J, D]
@@ -104,44 +105,9 @@ class UnimoForPreTraining(RetrievalMixin, UnimoPreTrainedModel):
         region_ND = hidden_TD[batch.region_at[masked_N]]
         mrfr = feature_term(self.feature_head(region_ND), batch, masked_N)
         mrc = class_term(self.class_head(region_ND), batch, masked_N)
-        scores_S, sides, scale = self._compare(hidden_TD, batch)
+        scores_S, images_ID, texts_JD, scale = self.compare(hidden_TD, batch)
+        sides = Sides(images_ID, texts_JD, batch.image_group, batch.text_group)
         cmcl = contrastive_term(scores_S, sides, scale, batch, self.contrast)
-        return Losses(
-            mlm, seq2seq, mrfr, mrc, cmcl, sides.images_ID.detach(), sides.texts_JD.detach()
-        )
-
-    def _compare(self, hidden_TD: Tensor, batch: Batch) -> tuple[Tensor, Sides, Tensor]:
-        """Scores of jointly encoded pairs, both sides of the matrix, one over the temperature."""
-        jointly = len(batch.pair_image)
-        pooled_image = self.image_pooler(hidden_TD[torch.cat([batch.pair_image, batch.image_at])])
-        pooled_text = self.text_pooler(hidden_TD[torch.cat([batch.pair_text, batch.text_at])])
-        images_ID, texts_JD = pooled_image[jointly:].float(), pooled_text[jointly:].float()
-        # The match head runs whichever score is configured: no parameter may be left out of a step.
-        match = self.match_head(
-            pooled_image[:jointly], pooled_text[:jointly], pooled_image[jointly:]
-        )
-        scale = self.temperature().squeeze()
-        if self.config.score == "match":
-            # Its bias is the same for everything in a softmax of the matrix; it is added for the
-            # pairs' sake, which may share that softmax.
-            ones_J1 = texts_JD.new_ones(len(texts_JD), 1)
-            bias_I1 = match.bias.float().expand(len(images_ID), 1)
-            images_ID = torch.cat([match.weighted_image.float(), bias_I1], dim=1)
-            sides = Sides(
-                images_ID,
-                torch.cat([texts_JD, ones_J1], dim=1),
-                batch.image_group,
-                batch.text_group,
-            )
-            return scale * match.pair.float(), sides, scale
-        cosine_S = F.cosine_similarity(
-            pooled_image[:jointly].float(), pooled_text[:jointly].float(), dim=-1
-        )
-        unused = 0.0 * (match.pair.sum() + match.weighted_image.sum() + match.bias.sum()).float()
-        sides = Sides(
-            F.normalize(images_ID, dim=-1),
-            F.normalize(texts_JD, dim=-1),
-            batch.image_group,
-            batch.text_group,
-        )
-        return scale * cosine_S + unused, sides, scale
+        figures = contrast_figures(scores_S, sides, scale, batch)
+        embeddings = sides.images_ID.detach(), sides.texts_JD.detach()
+        return Losses(mlm, seq2seq, mrfr, mrc, cmcl, figures, *embeddings)

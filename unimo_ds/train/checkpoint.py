@@ -38,7 +38,8 @@ def config_fingerprint(config: RunConfig) -> str:
     for section in ("model", "data", "batch", "corruption", "cmcl", "loss", "optim"):
         values[section] = asdict(getattr(config, section))
     kept = {k: values[k] for k in ("seed", "model", "data", "batch", "corruption", "cmcl", "loss")}
-    kept["data"].pop("workers")
+    for name in ("workers", "cache"):
+        kept["data"].pop(name)
     kept["optim"] = values["optim"]
     kept["precision"] = config.train.precision
     return fingerprint_of(kept)

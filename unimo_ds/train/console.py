@@ -1,5 +1,6 @@
 """What rank 0 says to a person: plain lines, and a progress bar where a terminal is there."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,19 @@ def say(text: str) -> None:
     """Prints on rank 0; above the bar, if one is running."""
     if rank() == 0:
         _console.print(text, markup=False)
+
+
+class _Saying(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+def say_log(name: str) -> None:
+    """From now on says what the logger ``name`` tells, from level INFO on."""
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Saying) for handler in logger.handlers):
+        logger.addHandler(_Saying())
 
 
 @contextmanager

@@ -27,6 +27,7 @@ def evaluate(engine: Engine, loader: Loader, config: RunConfig) -> Metrics:
             batch = micro_step.batch
             losses = engine.forward(batch)
             tally.add(term_sums(losses))
+            tally.add_figures(losses.figures)
             embeddings = losses.image_embeddings, losses.text_embeddings
             groups = batch.image_group.to(engine.device), batch.text_group.to(engine.device)
             parts.append((*embeddings, *groups))

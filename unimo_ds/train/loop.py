@@ -86,12 +86,13 @@ def train_step(
     """
     local = sum(count_terms(micro.batch, config.cmcl) for micro in micro_steps)
     counts = summed(local.tolist(), engine.device)
-    sums = []
+    sums, figures = [], []
     for i, micro in enumerate(micro_steps):
         # No RNG state lives anywhere: dropout is a function of (seed, step, micro-step, rank).
         torch.manual_seed(_dropout_seed(config.seed, step, i, rank()))
         losses = engine.forward(micro.batch)
         sums.append(term_sums(losses))
+        figures.append(losses.figures)
         # The engine averages over the ranks; the loss of a step is a sum over them.
         loss = total_loss(losses, counts, config.loss) * world_size()
         engine.backward(loss, last=i == len(micro_steps) - 1)
@@ -103,8 +104,9 @@ def train_step(
             "weights of this process are spoilt: start again, which resumes from the newest "
             "checkpoint, with a lower optim.lr"
         )
-    for term, micro in zip(sums, micro_steps, strict=True):
+    for term, figure, micro in zip(sums, figures, micro_steps, strict=True):
         tally.add(term)
+        tally.add_figures(figure)
         tally.add_work(micro.batch, len(micro.names), config.model)
     return grad_norm
 

@@ -5,12 +5,14 @@ import resource
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from unimo_ds.batch import PADDING_SEGMENT, Batch, num_filled
 from unimo_ds.config import ModelConfig
 from unimo_ds.distributed import gather_objects, rank, summed
+from unimo_ds.objectives.figures import FIGURES
 from unimo_ds.objectives.pretraining import OBJECTIVES, Losses, terms
 
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A6000": 155e12}
@@ -24,12 +26,17 @@ class Tally:
 
     def __init__(self) -> None:
         self._terms = {name: [0.0, 0.0, 0.0] for name in OBJECTIVES}
+        self._figures = np.zeros((len(FIGURES), 2))
         self.samples = self.filled = self.positions = self.flops = 0.0
 
     def add(self, sums: torch.Tensor) -> None:
         """Takes the ``term_sums`` of a micro-step."""
         for name, values in zip(OBJECTIVES, sums.tolist(), strict=True):
             self._terms[name] = [a + b for a, b in zip(self._terms[name], values, strict=True)]
+
+    def add_figures(self, figures: torch.Tensor) -> None:
+        """Takes the figures of a micro-step."""
+        self._figures += figures.cpu().numpy()
 
     def add_work(self, batch: Batch, samples: int, model: ModelConfig) -> None:
         self.samples += samples
@@ -40,6 +47,7 @@ class Tally:
     def totals(self, device: torch.device) -> tuple[Metrics, "Work"]:
         """Losses and accuracies over all ranks (None: nothing was counted), and the work done."""
         flat = [value for name in OBJECTIVES for value in self._terms[name]]
+        flat += self._figures.ravel().tolist()
         flat += [self.samples, self.filled, self.positions, self.flops]
         flat = summed(flat, device)
         metrics: Metrics = {}
@@ -48,7 +56,11 @@ class Tally:
             metrics[f"loss/{name}"] = loss / count if count else None
             if name != "mrfr":  # a regression is never right
                 metrics[f"accuracy/{name}"] = correct / count if count else None
-        return metrics, Work(*flat[3 * len(OBJECTIVES) :])
+        figures = flat[3 * len(OBJECTIVES) : -4]
+        for i, name in enumerate(FIGURES):
+            total, count = figures[2 * i : 2 * i + 2]
+            metrics[f"contrast/{name}"] = total / count if count else None
+        return metrics, Work(*flat[-4:])
 
 
 class Work:
@@ -150,6 +162,13 @@ def log_line(step: int, steps: int, metrics: Metrics) -> str:
     for name in OBJECTIVES:
         accuracy = f" ({number(f'accuracy/{name}', '.0%')})" if name != "mrfr" else ""
         parts.append(f"{name} {number(f'loss/{name}', '.3f')}{accuracy}")
+    won = [
+        f"{level} {number(f'contrast/won_{level}', '.0%')}"
+        for level in ("word", "phrase", "sentence", "other")
+        if metrics.get(f"contrast/won_{level}") is not None
+    ]
+    if won:
+        parts.append(f"won {' '.join(won)}")
     parts.append(f"lr {number('lr', '.2e')} norm {number('grad_norm', '.2f')}")
     parts.append(
         f"{number('tokens_per_second', ',.0f')} tok/s "

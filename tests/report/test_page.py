@@ -1,43 +1,19 @@
 """The page of a tiny run, made by the command and looked at by a real browser."""
 
-import html
 import json
 import re
-import shutil
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from tests.browser import WIDTHS, look, needs_browser
 from unimo_ds.report import __main__ as command
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-sync",
-    "--disable-background-networking",
-    "--disable-component-update",
-)
-WIDTHS = (390, 1280)
 HEADINGS = ("Results", "Losses", "Accuracy", "Retrieval", "Captions", "Masked words", "The run")
 
-# The page stands in a frame of each width; the outer page looks into it and writes what it saw.
-HARNESS = """<!DOCTYPE html><meta charset="utf-8"><body>{frames}<pre id="seen"></pre><script>
-addEventListener("load", () => {{
-  const seen = [];
-  for (const frame of document.querySelectorAll("iframe")) {{
-    const page = frame.contentDocument, root = page.documentElement;
-    const right = root.clientWidth + 0.5;
-    seen.push({{
-      inner: frame.contentWindow.innerWidth,
-      client: root.clientWidth,
-      scroll: root.scrollWidth,
+SEEN = """
       cut: [...page.querySelectorAll("main *, header *, nav *")].filter(
         e => !e.closest("pre, svg") && e.getBoundingClientRect().right > right
       ).map(e => e.outerHTML.slice(0, 80)),
@@ -45,20 +21,9 @@ addEventListener("load", () => {{
       broken: [...page.images].filter(image => !image.naturalWidth).map(image => image.alt),
       silent: [...page.images].filter(image => !image.alt).length,
       unnamed: page.querySelectorAll("svg:not([aria-label]):not([aria-hidden])").length,
-      charts: page.querySelectorAll("svg.chart").length,
-      requests: frame.contentWindow.performance.getEntriesByType("resource")
-        .map(entry => entry.name).filter(name => !name.startsWith("data:")),
-      scripts: page.scripts.length,
-      h1: [...page.querySelectorAll("h1")].map(e => e.textContent),
-      h2: [...page.querySelectorAll("h2")].map(e => e.textContent),
-      anchors: [...page.querySelectorAll("nav a")].filter(
-        a => !page.querySelector(a.getAttribute("href"))).length,
       text: page.body.innerText,
-    }});
-  }}
-  document.getElementById("seen").textContent = JSON.stringify(seen);
-}});
-</script>"""
+"""
+"""What is looked at on the page beside `tests.browser`'s own, in JavaScript."""
 
 
 @pytest.fixture(scope="module")
@@ -98,28 +63,9 @@ def test_page_needs_no_network(made: Path):
     assert "default-src 'none'" in page
 
 
-def look(page: Path, folder: Path) -> list[dict]:
-    """What a browser sees of ``page``, once for each of WIDTHS."""
-    text = html.escape(page.read_text(encoding="utf-8"), quote=True)
-    frames = "".join(
-        f'<iframe width="{width}" height="900" style="border:0" srcdoc="{text}"></iframe>'
-        for width in WIDTHS
-    )
-    harness = folder / "harness.html"
-    harness.write_text(HARNESS.format(frames=frames), encoding="utf-8")
-    profile = f"--user-data-dir={folder / 'profile'}"
-    arguments = [BROWSER, *FLAGS, profile, "--window-size=1400,1000", "--virtual-time-budget=20000"]
-    done = subprocess.run(
-        [*arguments, "--dump-dom", harness.as_uri()], capture_output=True, text=True, timeout=120
-    )
-    seen = re.search(r'<pre id="seen">(.+?)</pre>', done.stdout, re.DOTALL)
-    assert seen, done.stderr[-2000:]
-    return json.loads(html.unescape(seen[1]))
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no chromium and no google-chrome to look at the page")
+@needs_browser
 def test_a_browser_shows_all_of_it_on_a_phone_and_on_a_desk(made: Path, tmp_path: Path):
-    seen = look(made, tmp_path)
+    seen = look(made.read_text(encoding="utf-8"), tmp_path, SEEN)
     assert [page["inner"] for page in seen] == list(WIDTHS)
     for page in seen:
         assert page["scroll"] <= page["client"] and page["cut"] == []
@@ -136,13 +82,13 @@ def test_a_browser_shows_all_of_it_on_a_phone_and_on_a_desk(made: Path, tmp_path
         assert "Command" in page["text"] and "unimo_ds.pretrain tiny.toml" in page["text"]
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium and no google-chrome to look at the page")
+@needs_browser
 def test_a_browser_shows_what_is_missing(files, tmp_path: Path):
     run = tmp_path / "run"
     run.mkdir()
     output = run_command(run, tmp_path / "no model")
     assert "report.html" in output.replace("\n", "")
-    for page in look(run / "report.html", tmp_path):
+    for page in look((run / "report.html").read_text(encoding="utf-8"), tmp_path, SEEN):
         assert "No curves" in page["text"]
         assert "the run has no data.heldout_pairs" in page["text"]
         assert page["scroll"] <= page["client"] and page["anchors"] == 0

@@ -18,6 +18,7 @@ from unimo_ds.report.page import Outcome, render, source_names
 from unimo_ds.report.samples import Answers
 from unimo_ds.report.scoring import Scenes, read_scenes
 from unimo_ds.report.summary import SUMMARY_NAME, summarise, write_atomically
+from unimo_ds.storage import is_url
 
 PAGE_NAME = "report.html"
 
@@ -112,7 +113,7 @@ def _absent(pairs: str, model_folder: Path) -> str:
     """What the model cannot be asked without, empty if all is there."""
     if not pairs:
         return "the run has no data.heldout_pairs, and no --pairs was given"
-    if not Path(pairs).is_dir():
+    if not is_url(pairs) and not Path(pairs).is_dir():
         return f"there is no folder {pairs}; name the held-out pairs with --pairs"
     if not (model_folder / "config.json").is_file():
         return f"there is no model in {model_folder}; make one with `unimo-convert zero`"

@@ -10,6 +10,7 @@ DEMO := corpora/demo
 RUN := runs/demo
 WORDS := --tokenizer $(DEMO)/tokenizer.json --max-tokens 126
 PIXELS := --regions pixels --grid 4 --patch 16 --num-classes 64
+REWRITTEN := --tokenizer $(DEMO)/tokenizer.json --paraphrase demo
 CLASSES := --visual-words $(DEMO)/pairs/images/visual_words.npy
 # Processors with bfloat16 matrix units take less time with it (benchmarks/results.md); others stay with fp32.
 PRECISION := $(shell grep -qw amx_bf16 /proc/cpuinfo 2>/dev/null && echo bf16 || echo fp32)
@@ -18,7 +19,7 @@ PRETRAIN := CUDA_VISIBLE_DEVICES= DS_ACCELERATOR=cpu $(BIN)/deepspeed --num_gpus
 
 STARTED := $(shell date +%s)
 
-.PHONY: demo demo-corpora test bench lint install clean
+.PHONY: demo demo-corpora test coverage bench lint install clean
 
 install: $(VENV)/.installed
 
@@ -39,6 +40,9 @@ demo-corpora: install
 	$(BIN)/unimo-prep pairs $(DEMO)/pairs $(DEMO)/raw/pairs/train.jsonl $(WORDS) $(PIXELS)
 	$(BIN)/unimo-prep images $(DEMO)/images $(DEMO)/raw/images $(PIXELS) $(CLASSES)
 	$(BIN)/unimo-prep pairs $(DEMO)/heldout $(DEMO)/raw/pairs/heldout.jsonl $(WORDS) $(PIXELS) $(CLASSES)
+	$(BIN)/unimo-prep rewrite $(DEMO)/pairs $(REWRITTEN)
+	$(BIN)/unimo-prep rewrite $(DEMO)/heldout $(REWRITTEN)
+	$(BIN)/unimo-prep retrieve $(DEMO)/pairs --tokenizer $(DEMO)/tokenizer.json --texts $(DEMO)/texts --images $(DEMO)/images
 	$(BIN)/unimo-prep verify $(DEMO)/texts $(DEMO)/images $(DEMO)/pairs $(DEMO)/heldout
 
 # A model is trained, stopped, resumed from its checkpoint, converted and shown.
@@ -54,13 +58,20 @@ demo: demo-corpora
 test: install
 	bash tests/run.sh $(BIN)
 
+# Which lines the suite runs; counting them makes it take half as long again.
+coverage: install
+	rm -f .coverage .coverage.*
+	bash tests/run.sh $(BIN) --cov --cov-report=term:skip-covered --cov-fail-under=85
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 bench: install
+	$(BIN)/python kernels/bench/run.py
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.building
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info runs corpora

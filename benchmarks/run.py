@@ -1,11 +1,17 @@
-"""Measures what this machine can: batches, attention, training steps. `make bench` runs it.
+"""Measures reading, batches and training on this machine. `make bench` runs it.
 
-Writes ``benchmarks/results.json`` (machine, versions, date, every number) and the same as a table
-in ``benchmarks/results.md``. Each number is the median of several runs after a warm-up.
+    python -m benchmarks.run                       builds the demo's corpora and a region corpus
+    python -m benchmarks.run --quick --out DIR --demo RUN.toml     tiny, to try it
+
+Writes ``benchmarks/results.json`` (machine, versions, date, load, every number) and the same as a
+table in ``benchmarks/results.md``. Each number is the median of several runs after a warm-up. The
+kernels have a bench of their own, kernels/bench, which `make bench` runs first.
 """
 
+import argparse
 import dataclasses
 import json
+import os
 import platform
 import shlex
 import statistics
@@ -16,9 +22,13 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks import reading
+from benchmarks.batches import BASE_SAMPLES, BASE_SIZES, base_config, bench_base, bench_demo
+from benchmarks.corpora import Sizes
 from unimo_ds.batch import num_filled
 from unimo_ds.config import RunConfig, load_config
 from unimo_ds.data.loader import Loader
@@ -26,18 +36,30 @@ from unimo_ds.train.engine import PlainEngine
 from unimo_ds.train.loop import train_step
 from unimo_ds.train.metrics import Tally
 from unimo_ds.train.model import build_model
-from unimo_kernels.attention import attention
 
 ROOT = Path(__file__).parents[1]
 REPEATS = 5
-PACKAGES = ("torch", "deepspeed", "transformers", "pyarrow", "numpy")
+PACKAGES = ("torch", "deepspeed", "transformers", "pyarrow", "numpy", "datasets", "webdataset")
 Numbers = dict[str, float]
 
 
-def median_seconds(run: Callable[[], object]) -> float:
+class Effort(NamedTuple):
+    """How much is measured, and how often."""
+
+    sizes: Sizes  # of the base corpora
+    samples: int  # of a step
+    repeats: int
+    readings: int  # repeats of the reading race
+
+
+FULL = Effort(BASE_SIZES, BASE_SAMPLES, REPEATS, reading.REPEATS)
+TINY = Effort(Sizes(texts=10, images=5, pairs=15), 14, 1, 2)
+
+
+def median_seconds(run: Callable[[], object], repeats: int) -> float:
     run()
     seconds = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         start = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - start)
@@ -56,36 +78,7 @@ def demo_run(folder: Path) -> RunConfig:
     return load_config(ROOT / "unimo_ds" / "configs" / "demo.toml", overrides)
 
 
-def bench_batches(config: RunConfig) -> Numbers:
-    """Building batches on one thread."""
-    loader = Loader(config)
-    steps = iter(range(10**6))
-    built = []
-    seconds = median_seconds(lambda: built.append(loader.step(next(steps))))
-    rows = [micro.batch for step in built for micro in step]
-    return {
-        "batches: samples/s": config.batch.samples / seconds,
-        "batches: packing": sum(map(num_filled, rows)) / sum(len(row.segment) for row in rows),
-    }
-
-
-def bench_attention(config: RunConfig) -> Numbers:
-    """Forward and backward over one of the demo's rows."""
-    batch = Loader(config).step(0)[0].batch
-    heads, width = config.model.num_attention_heads, config.model.hidden_size
-    shape = (len(batch.segment), heads, width // heads)
-    q, k, v = (torch.randn(shape, requires_grad=True) for _ in range(3))
-    numbers = {}
-    for backend in ("sdpa", "reference"):
-
-        def run(backend: str = backend) -> None:
-            attention(q, k, v, batch.segment, batch.order, backend=backend).sum().backward()
-
-        numbers[f"attention: {backend}, T={shape[0]}, ms"] = 1e3 * median_seconds(run)
-    return numbers
-
-
-def bench_steps(config: RunConfig) -> Numbers:
+def bench_steps(config: RunConfig, repeats: int) -> Numbers:
     """Whole training steps in plain torch, all cores."""
     numbers = {}
     for precision in ("fp32", "bf16"):
@@ -98,7 +91,7 @@ def bench_steps(config: RunConfig) -> Numbers:
         def step(engine=engine, batches=batches, run=run) -> None:
             train_step(engine, batches, 0, 1e-4, run, Tally())
 
-        numbers[f"training: {precision}, tokens/s"] = tokens / median_seconds(step)
+        numbers[f"training: {precision}, tokens/s"] = tokens / median_seconds(step, repeats)
     return numbers
 
 
@@ -117,22 +110,53 @@ def machine() -> dict[str, str]:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        config = demo_run(Path(folder))
-        numbers = bench_batches(config) | bench_attention(config) | bench_steps(config)
+    options = _options()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config = load_config(options.demo, []) if options.demo else demo_run(folder)
+        effort = TINY if options.quick else FULL
+        gib = 0 if options.quick else options.gib
+        numbers = reading.measure(folder / "reading", gib, effort.readings)
+        base = base_config(folder / "base", effort.sizes, effort.samples)
+        numbers |= bench_base(base, effort.repeats) | bench_demo(config, effort.repeats)
+        numbers |= bench_steps(config, effort.repeats)
     about = {
         "command": shlex.join(["make", "bench"]),
         "date": time.strftime("%Y-%m-%d"),
+        "load": [round(load, 2) for load in os.getloadavg()],
         "machine": machine(),
     }
-    results = ROOT / "benchmarks" / "results"
+    results = options.out / "results"
     text = json.dumps(about | {"numbers": numbers}, indent=1) + "\n"
     results.with_suffix(".json").write_text(text, encoding="utf-8")
-    where = ", ".join(f"{key} {value}" for key, value in machine().items())
-    table = "\n".join(f"| {name} | {value:,.3g} |" for name, value in numbers.items())
-    page = f"# `make bench`\n\n{about['date']}: {where}.\n\n| what | median |\n|---|---|\n{table}\n"
+    page = _page(about, numbers)
     results.with_suffix(".md").write_text(page, encoding="utf-8")
     sys.stdout.write(page)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gib", type=float, default=1.0, help="size of the region corpus")
+    parser.add_argument("--demo", type=Path, help="a demo-like run whose corpora are there already")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to try it; with --out")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks", help="of the results")
+    options = parser.parse_args()
+    if options.quick and options.out == ROOT / "benchmarks":
+        parser.error("--quick measures no real sizes: say with --out where its files go")
+    return options
+
+
+def _page(about: dict[str, Any], numbers: Numbers) -> str:
+    where = ", ".join(f"{key} {value}" for key, value in about["machine"].items())
+    load = "load {} {} {} of 1, 5 and 15 minutes at the end".format(*about["load"])
+    table = "\n".join(f"| {name} | {_figure(value)} |" for name, value in numbers.items())
+    head = f"# `make bench`\n\n{about['date']}: {where}; {load}."
+    return f"{head}\n\n| what | median |\n|---|---|\n{table}\n"
+
+
+def _figure(value: float) -> str:
+    """Three figures, without an exponent."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 if __name__ == "__main__":

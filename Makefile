@@ -61,7 +61,8 @@ test: install
 # Which lines the suite runs; counting them makes it take half as long again.
 coverage: install
 	rm -f .coverage .coverage.*
-	bash tests/run.sh $(BIN) --cov --cov-report=term:skip-covered --cov-fail-under=85
+	bash tests/run.sh $(BIN) --cov --cov-append --cov-report=
+	$(BIN)/coverage report --skip-covered --fail-under=85
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,7 +1,6 @@
 """What many tests share: a small demo corpus, built by the real commands, and a run to fit it."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ if not torch.cuda.is_available():
     # Without a GPU the Triton kernels are interpreted; it is read when `triton` is imported.
     os.environ["TRITON_INTERPRET"] = "1"
 
+from tests.processes import run_command
 from unimo_ds.config import RunConfig, load_config
 
 # A run of the suite tests the change, not luck: its examples are the same every time. To search for
@@ -74,8 +74,8 @@ def command_environment() -> dict[str, str]:
 
 def prep(*arguments: object) -> None:
     """Runs `unimo-prep` and fails with what it said."""
-    command = [sys.executable, "-m", "data_prep.cli.main", *map(str, arguments)]
-    done = subprocess.run(command, env=command_environment(), capture_output=True, text=True)
+    command = [sys.executable, "-m", "data_prep.cli.main", *arguments]
+    done = run_command(command, env=command_environment())
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -2,23 +2,19 @@
 
 import json
 import math
-import subprocess
 import sys
 
 import pytest
 
 from tests.conftest import ROOT, command_environment
+from tests.processes import run_command
+
+pytestmark = pytest.mark.alone
 
 
 def test_all_of_it_runs_on_tiny_sizes_and_writes_its_numbers(small_toml, tmp_path):
     command = [sys.executable, "-m", "benchmarks.run", "--quick", "--out", tmp_path]
-    done = subprocess.run(
-        [*map(str, command), "--demo", str(small_toml)],
-        cwd=ROOT,
-        env=command_environment(),
-        capture_output=True,
-        text=True,
-    )
+    done = run_command([*command, "--demo", small_toml], cwd=ROOT, env=command_environment())
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
     assert len(results["load"]) == 3 and results["machine"]["datasets"]

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.conftest import command_environment, prep
+from tests.processes import kill_tree, run_command
 from unimo_ds.ablate import app
 from unimo_ds.ablation.grid import run_grid
 from unimo_ds.ablation.run import LEVELS, finished, plan
@@ -29,9 +29,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def ablate(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), env=command_environment(), capture_output=True, text=True
-    )
+    return run_command(command(*arguments), env=command_environment())
 
 
 def real(small_toml: Path, corpora: Path, out: Path, steps: int = STEPS) -> list[object]:
@@ -94,17 +92,15 @@ def test_what_has_ended_is_not_made_again_and_what_is_missing_comes_out_the_same
 def test_killed_in_its_second_run_it_goes_on(small_toml, corpora, done, tmp_path):
     out = tmp_path / "out"
     asked = command(*real(small_toml, corpora, out))
-    process = subprocess.Popen(
-        asked, env=command_environment(), stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    process = subprocess.Popen(asked, env=command_environment(), stderr=subprocess.DEVNULL)
     second = out / "runs" / "scarce" / "no-rewriting" / "seed-1" / "metrics.jsonl"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not second.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+    kill_tree(process.pid)
     process.wait()
     assert len(contents(out)) == 1
-    ran = subprocess.run(asked, env=command_environment(), capture_output=True, text=True)
+    ran = run_command(asked, env=command_environment())
     assert ran.returncode == 0, ran.stderr
     for name, text in contents(done).items():
         assert json.loads(text)["values"] == json.loads(contents(out)[name])["values"]

@@ -27,10 +27,14 @@ def run_ranks(of_rank: Callable[..., None], world_size: int) -> list[Any]:
     ]
     for process in ranks:
         process.start()
-    gathered = [results.get(timeout=SECONDS) for _ in ranks]
-    for process in ranks:
-        process.join(SECONDS)
-        assert process.exitcode == 0
+    try:
+        gathered = [results.get(timeout=SECONDS) for _ in ranks]
+        for process in ranks:
+            process.join(SECONDS)
+            assert process.exitcode == 0
+    finally:
+        for process in ranks:
+            process.kill()
     return sorted(gathered, key=lambda result: result[0])
 
 

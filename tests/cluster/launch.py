@@ -9,8 +9,8 @@ from typing import Any
 
 from tests.cluster.gloo import free_port
 from tests.conftest import ROOT, command_environment
+from tests.processes import run_command
 
-SECONDS = 300
 MODULE = "unimo_ds.pretrain"
 
 
@@ -23,14 +23,7 @@ def launch(launcher: str, ranks: int, *arguments: object) -> subprocess.Complete
         "plain": [],
     }
     command = [sys.executable, "-m", *starts[launcher], MODULE, *arguments]
-    return subprocess.run(
-        list(map(str, command)),
-        env=command_environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
+    return run_command(command, env=command_environment(), cwd=ROOT)
 
 
 def train(launcher: str, ranks: int, toml: Path, run: Path, *overrides: str) -> str:

@@ -5,6 +5,8 @@ import torch
 
 from tests.cluster.launch import curve, train
 
+pytestmark = pytest.mark.alone
+
 SMALL = (
     "train.steps=3",
     "train.eval_every=100",

@@ -9,6 +9,8 @@ import torch
 from tests.cluster.launch import curve, launch, metrics, train
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.alone
+
 STEPS = 20
 KEYS = (
     "loss loss/mlm loss/seq2seq loss/mrfr loss/mrc loss/cmcl accuracy/mlm accuracy/seq2seq "

@@ -19,6 +19,7 @@ from unimo_ds.model.generation import UnimoForConditionalGeneration
 from unimo_ds.model.processing import UnimoProcessor
 
 pytestmark = [
+    pytest.mark.alone,
     pytest.mark.real,
     pytest.mark.skipif("UNIMO_REAL_DATA" not in os.environ, reason="UNIMO_REAL_DATA is not set"),
 ]

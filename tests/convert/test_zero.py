@@ -22,6 +22,8 @@ from unimo_ds.tokenizer import load_tokenizer
 from unimo_ds.train.engine import PlainEngine
 from unimo_ds.train.model import build_model
 
+pytestmark = pytest.mark.alone
+
 STEPS = "train.steps=6", "train.save_every=3", "train.eval_every=6"
 
 

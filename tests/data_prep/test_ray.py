@@ -15,7 +15,10 @@ import pytest
 from data_prep.engine import Options
 from data_prep.ray_pool import WorkerKilled, _connected
 
-pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"),
+]
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--grid", 2, "--patch", 4, "--num-classes", 6, "--rows-per-shard", 3)

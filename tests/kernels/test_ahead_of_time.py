@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import run_command
+
 ROOT = Path(__file__).parents[2]
 ATTENTION = "unimo_kernels.attention_triton_cases"
 SIMILARITY = "unimo_kernels.similarity_triton_cases"
@@ -46,7 +48,7 @@ def _environment() -> dict[str, str]:
 
 def _compile(capability: int, module: str, names: list[str]) -> dict[str, dict]:
     command = [sys.executable, "-m", "tests.kernels.ahead_of_time", str(capability), module, *names]
-    done = subprocess.run(command, env=_environment(), cwd=ROOT, capture_output=True, text=True)
+    done = run_command(command, env=_environment(), cwd=ROOT)
     assert done.returncode == 0, done.stderr
     reports = [json.loads(line) for line in done.stdout.splitlines()]
     return {report["name"]: report for report in reports}

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from itertools import product
 from pathlib import Path
@@ -22,6 +21,8 @@ from bench.targets import targets
 from bench.worker import _rows as rows_of
 from bench.worker import planned
 
+from tests.processes import run_command
+
 KERNELS = Path(__file__).parents[2] / "kernels"
 
 
@@ -32,12 +33,8 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     command = [sys.executable, KERNELS / "bench" / "run.py", "--device", "cpu", "--quick"]
     # Nothing but torch on the path: the command finds the rest itself.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    done = subprocess.run(
-        [*command, "--out", "results"],
-        cwd=folder,
-        env=environment | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
+    done = run_command(
+        [*command, "--out", "results"], cwd=folder, env=environment | {"OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (folder / "results" / "cpu.json").read_text(encoding="utf-8").endswith("}\n")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.processes import run_command
 from unimo_kernels.similarity import similarity_logsumexp
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ print(json.dumps({
 def measure(backend: str, limit_mib: int = 0) -> dict[str, float]:
     command = [sys.executable, "-c", MEASURE, backend, str(limit_mib)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "kernels")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = run_command(command, env=environment)
     assert done.returncode == 0, done.stderr
     found: dict[str, float] = json.loads(done.stdout)
     print(backend, found)

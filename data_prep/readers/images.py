@@ -158,11 +158,12 @@ def open_scaled(picture: Picture, side: int | None) -> tuple[Image.Image, tuple[
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             data = io.BytesIO(read_place(picture.path, picture.place))
-            with Image.open(data, formats=_DECODERS) as image:
-                size = image.size
-                if side:
-                    image.draft("RGB", (2 * side, 2 * side))
-                return image.convert("RGB"), size
+            image = Image.open(data, formats=_DECODERS)  # of bytes: there is no file to be closed
+            size = image.size
+            if side:
+                image.draft("RGB", (2 * side, 2 * side))
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB"), size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadRecord(Reason.DECOMPRESSION_BOMB, str(error)) from error
     except BadRecord:

@@ -52,7 +52,7 @@ class PixelReader(NamedTuple):
         return Regions(
             width=width,
             height=height,
-            features=self.grid.features(image).astype(np.float16),
+            features=self.grid.features(image, np.float16),
             boxes=self.grid.boxes(),
             class_ids=np.empty((count, 0), dtype=np.uint16),
             class_probs=np.empty((count, 0), dtype=np.float16),

@@ -44,17 +44,19 @@ class WordSearch:
         bounds_RK += self._squares
         found = bounds_RK.argmin(axis=1)
         best = self._distances(x_RF, found)
-        candidates_RK = bounds_RK <= (best + _ROUNDING * (squares + self._slack))[:, None]
-        counts = candidates_RK.sum(axis=1)
+        below_RK = bounds_RK <= (best + _ROUNDING * (squares + self._slack))[:, None]
+        rows, words = np.divmod(np.flatnonzero(below_RK), len(self._words))
+        counts = np.bincount(rows, minlength=len(found))
         crowded = np.flatnonzero(counts > _MOST_CANDIDATES)
         if len(crowded):
             found[crowded] = self._among_all(x_RF[crowded])
-        few = np.flatnonzero((counts > 1) & (counts <= _MOST_CANDIDATES))
-        if len(few):
-            rows, words = np.nonzero(candidates_RK[few])
-            distances = self._distances(x_RF[few[rows]], words)
+        few = (counts > 1) & (counts <= _MOST_CANDIDATES)
+        rows, words = rows[few[rows]], words[few[rows]]
+        if len(rows):
+            distances = self._distances(x_RF[rows], words)
             order = np.lexsort((words, distances, rows))
-            found[few] = words[order][np.flatnonzero(np.diff(rows, prepend=-1))]
+            first = np.flatnonzero(np.diff(rows, prepend=-1))
+            found[rows[first]] = words[order][first]
         return found.astype(np.uint16)
 
     def _among_all(self, x_RF: np.ndarray) -> np.ndarray:

@@ -93,11 +93,11 @@ def measure(folder: Path, gib: float, repeats: int = REPEATS) -> dict[str, float
 def race(stores: Sequence[Store], rows: int, order: str, repeats: int) -> dict[str, Speed]:
     """The speed of each store, timed in turns."""
     rng = np.random.default_rng(2)
-    counts = {store.name: _calibrated(store, rows, new_batch(0)) for store in stores}
+    counts = {store.name: _calibrated(store, rows, new_batch()) for store in stores}
     found: dict[str, list[float]] = {store.name: [] for store in stores}
     for repeat in range(repeats):
         chosen = rng.permutation(rows).tolist() if order == "random" else list(range(rows))
-        batch, turn = new_batch(repeat), repeat % len(stores)
+        batch, turn = new_batch(), repeat % len(stores)
         for store in [*stores[turn:], *stores[:turn]]:
             mine = chosen[: counts[store.name]]
             found[store.name].append(len(mine) / _seconds(store, mine, batch))
@@ -196,17 +196,17 @@ def tars(corpus: ImageCorpus, folder: Path) -> Store:
     return Store("webdataset", read, random=False)
 
 
-def new_batch(repeat: int) -> Batch:
-    """A batch that begins at another place of its page in each repeat.
+def new_batch() -> Batch:
+    """A batch whose rows begin at as many places of a page.
 
-    Rows are whole pages long, and where a copy goes to addresses just above those it comes from,
-    modulo a page, the processor makes it three times slower: no store should have that luck.
+    Rows of the stores are whole pages long, and where a copy goes to addresses just above those it
+    comes from, modulo a page, the processor makes it three times slower: every store has the same
+    share of that.
     """
-    size = BATCH * REGIONS * FEATURES
-    shift = repeat * PAGE // REPEATS // 64 * 32  # in float16 numbers: multiples of 64 bytes
-    features = np.zeros(size + PAGE, np.float16)[shift : shift + size]
+    size, step = REGIONS * FEATURES, PAGE // BATCH // 2  # in float16 numbers
+    features = np.zeros((BATCH, size + step), np.float16)[:, :size]
     boxes = np.zeros((BATCH, REGIONS, 5), np.float32)
-    return Batch(features.reshape(BATCH, REGIONS, FEATURES), boxes)
+    return Batch(features.reshape(BATCH, REGIONS, FEATURES, copy=False), boxes)
 
 
 def _calibrated(store: Store, rows: int, batch: Batch) -> int:

@@ -58,7 +58,7 @@ def test_every_store_reads_the_same_rows(tmp_path, order):
         rows, stores = rng.permutation(rows).tolist(), [s for s in stores if s.random]
     read = []
     for store in stores:
-        batch = reading.new_batch(1)
+        batch = reading.new_batch()
         store.read(rows, batch)
         read.append(batch.features.tobytes() + batch.boxes.tobytes())
     assert len(set(read)) == 1, [store.name for store in stores]

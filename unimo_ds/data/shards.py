@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from threading import Lock
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+from unimo_ds.data.blocks import Block, PairBlock, RegionBlock, Regions
 from unimo_ds.data.cache import local_corpus
-from unimo_ds.data.columns import ListColumn
 from unimo_ds.data.schema import (
     IMAGES,
     PAIRS,
@@ -22,79 +23,16 @@ from unimo_ds.data.schema import (
     read_manifest,
 )
 from unimo_ds.data.stages import Related, RelatedColumns, RewriteColumns, Rewrites
-from unimo_ds.data.units import NONE, open_units, unit_begins
+from unimo_ds.data.units import open_units
+
+B = TypeVar("B", bound=Block)
 
 
-class Regions(NamedTuple):
-    """The regions of one image, views into the memory map: R regions, F features, k classes."""
+class _Directory(NamedTuple):
+    """Where rows lie: the record batches of opened shards, and the shards not yet opened."""
 
-    features: np.ndarray  # float16 [R, F]
-    boxes: np.ndarray  # float32 [R, 5]
-    class_ids: np.ndarray  # uint16 [R, k]
-    class_probs: np.ndarray  # float16 [R, k]
-
-
-class _Block:
-    """One record batch: its columns, and the corpus row that it starts with."""
-
-    units: np.ndarray | None = None  # of the shard; None: it has none
-    first_unit: int = 0  # the token of the shard that this batch starts with
-
-    def __init__(self, start: int, batch: pa.RecordBatch) -> None:
-        self.start, self.batch = start, batch
-        self.columns = {
-            name: ListColumn(batch.column(name))
-            for name, type_ in zip(batch.schema.names, batch.schema.types, strict=True)
-            if pa.types.is_nested(type_) and not pa.types.is_string(type_.value_type)
-        }
-
-    def unit_begins(self, column: str, i: int) -> np.ndarray:
-        """bool: for all tokens of row ``i``; length zero: the shard has no units."""
-        if self.units is None:
-            return NONE
-        tokens = self.columns[column]
-        first, end = tokens.leaf(i), tokens.leaf(i + 1)
-        return unit_begins(self.units, self.first_unit + first, end - first)
-
-
-class _PairBlock(_Block):
-    """A record batch of pairs."""
-
-    def __init__(self, start: int, batch: pa.RecordBatch) -> None:
-        super().__init__(start, batch)
-        self.image_rows = memoryview(batch.column("image_row").to_numpy())
-
-
-class _RegionBlock(_Block):
-    """A record batch of images, every column as one array over the regions of all its rows."""
-
-    def __init__(self, start: int, batch: pa.RecordBatch, source: RegionSource) -> None:
-        super().__init__(start, batch)
-        widths = (source.feature_size, 5, source.kept_classes, source.kept_classes)
-        columns = [self.columns[name] for name in Regions._fields]
-        bounds = np.asarray(columns[0].offsets) // widths[0]
-        for name, column, width in zip(Regions._fields, columns, widths, strict=True):
-            if not np.array_equal(column.offsets, bounds * width):
-                raise ValueError(f"the rows of {name} are not {width} values a region")
-        self.bounds = memoryview(bounds)
-        used = int(bounds[-1])
-        self.regions = Regions(
-            *(
-                column.values[: used * width].reshape(used, width)
-                for column, width in zip(columns, widths, strict=True)
-            )
-        )
-
-
-B = TypeVar("B", bound=_Block)
-
-
-class _Shard(Generic[B]):
-    """The record batches of a shard that has been opened."""
-
-    def __init__(self, blocks: list[B]) -> None:
-        self.blocks = blocks
-        self.starts = [block.start for block in blocks]
+    starts: list[int]  # the first row of each
+    blocks: list[Any]  # B, or the number of a shard
 
 
 class Corpus(Generic[B]):
@@ -109,7 +47,9 @@ class Corpus(Generic[B]):
         self.manifest = manifest
         self._starts = [0, *accumulate(shard.rows for shard in manifest.shards)]
         self._rows = self._starts[-1]
-        self._shards: list[_Shard[B] | None] = [None] * len(manifest.shards)
+        shards = list(range(len(manifest.shards)))
+        self._directory = _Directory(self._starts[:-1], shards)
+        self._opening = Lock()
 
     def __len__(self) -> int:
         return self._rows
@@ -125,11 +65,24 @@ class Corpus(Generic[B]):
         if not 0 <= row < self._rows:
             raise IndexError(f"row {row} of {self.folder}, which has {len(self)}")
         # Lists and bisect: np.searchsorted costs ten times as much on the few numbers there are.
-        number = bisect_right(self._starts, row) - 1
-        shard = self._shards[number]
-        if shard is None:
-            shard = self._shards[number] = _Shard(self._open(number))
-        return shard.blocks[bisect_right(shard.starts, row) - 1]
+        starts, blocks = self._directory
+        block = blocks[bisect_right(starts, row) - 1]
+        if type(block) is int:
+            self._enter(block)
+            return self._block(row)
+        return block
+
+    def _enter(self, shard: int) -> None:
+        """Opens a shard; other threads see the directory before or after it."""
+        with self._opening:
+            starts, blocks = self._directory
+            at = bisect_right(starts, self._starts[shard]) - 1  # it has rows, so it is the last
+            if type(blocks[at]) is int:  # otherwise another thread was first
+                opened = self._open(shard)
+                self._directory = _Directory(
+                    [*starts[:at], *(block.start for block in opened), *starts[at + 1 :]],
+                    [*blocks[:at], *opened, *blocks[at + 1 :]],
+                )
 
     def _open(self, shard: int) -> list[B]:
         record = self.manifest.shards[shard]
@@ -156,17 +109,22 @@ class Corpus(Generic[B]):
             if units is not None:
                 blocks[-1].units, blocks[-1].first_unit = units, first_unit
                 first_unit += blocks[-1].columns[self.token_column].leaf(batch.num_rows)
+        if start != self._starts[shard + 1]:
+            raise ValueError(
+                f"{path} has {start - self._starts[shard]} rows, its manifest says {record.rows}: "
+                "rebuild the corpus"
+            )
         return blocks
 
     def _view(self, start: int, batch: pa.RecordBatch) -> B:
-        return _Block(start, batch)  # type: ignore[return-value]
+        return Block(start, batch)  # type: ignore[return-value]
 
     def row_id(self, row: int) -> str:
         block = self._block(row)
         return str(block.batch.column("id")[row - block.start].as_py())
 
 
-class TextCorpus(Corpus[_Block]):
+class TextCorpus(Corpus[Block]):
     """Unpaired texts."""
 
     kind = TEXTS
@@ -183,13 +141,13 @@ class TextCorpus(Corpus[_Block]):
         return block.unit_begins("tokens", row - block.start)
 
 
-class ImageCorpus(Corpus[_RegionBlock]):
+class ImageCorpus(Corpus[RegionBlock]):
     """Images as sets of regions."""
 
     kind = IMAGES
 
-    def _view(self, start: int, batch: pa.RecordBatch) -> _RegionBlock:
-        return _RegionBlock(start, batch, self.source)
+    def _view(self, start: int, batch: pa.RecordBatch) -> RegionBlock:
+        return RegionBlock(start, batch, self.source)
 
     @property
     def source(self) -> RegionSource:
@@ -220,14 +178,14 @@ class ImageCorpus(Corpus[_RegionBlock]):
         return block.regions, slice(bounds[i], bounds[i + 1])
 
 
-class PairCorpus(Corpus[_PairBlock]):
+class PairCorpus(Corpus[PairBlock]):
     """Images with their captions; the images are a corpus of their own beside it."""
 
     kind = PAIRS
     token_column = "captions"
 
-    def _view(self, start: int, batch: pa.RecordBatch) -> _PairBlock:
-        return _PairBlock(start, batch)
+    def _view(self, start: int, batch: pa.RecordBatch) -> PairBlock:
+        return PairBlock(start, batch)
 
     @cached_property
     def images(self) -> ImageCorpus:

@@ -24,7 +24,11 @@ from data_prep.readers.images import Picture
 from data_prep.readers.pairs import Pair, picture_of
 from data_prep.readers.tables.rows import TableRow
 from data_prep.regions.plan import RegionPlan
-from data_prep.texts import cached_tokenizer, cached_unit_encoder, unit_parameters
+from data_prep.texts import (
+    cached_encoder,
+    cached_unit_encoder,
+    unit_parameters,
+)
 from data_prep.writer import Folder, read_shard
 from unimo_ds.data.schema import IMAGES_FOLDER, PAIRS, Manifest
 from unimo_ds.tokenizer import load_tokenizer
@@ -71,7 +75,7 @@ class PairMaker(NamedTuple):
         """The tokens of each text, and the beginnings of its units, if they are asked for."""
         if self.phrases:
             return iter(cached_unit_encoder(self.tokenizer).mark(texts))
-        return ((ids, ()) for ids in cached_tokenizer(self.tokenizer).encode(texts))
+        return ((ids, ()) for ids in cached_encoder(self.tokenizer).encode_whole(texts))
 
 
 class Grouped(NamedTuple):

@@ -9,7 +9,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ _WORD = re.compile(
     r"|[^\w\s]",
     re.IGNORECASE,
 )
+_NO_PARSER = "phrases and scene graphs need textblob: pip install 'unimo-ds[text]'"
 _OUTSIDE = frozenset(["DT", "PDT", "WDT", "CC", "PRP", "PRP$", "WP", "WP$", "EX"])
 
 
@@ -108,8 +109,10 @@ def parser_version() -> str:
     Raises:
         ValueError: it is not installed.
     """
-    _parser()
-    return f"textblob {version('textblob')}"
+    try:
+        return f"textblob {version('textblob')}"  # to import it takes seconds
+    except PackageNotFoundError as error:
+        raise ValueError(_NO_PARSER) from error
 
 
 def find_phrases(text: str) -> list[tuple[int, int]]:
@@ -183,5 +186,5 @@ def _parser() -> Any:
     try:
         from textblob.en import parser
     except ImportError as error:
-        raise ValueError("--phrases needs textblob: pip install 'unimo-ds[text]'") from error
+        raise ValueError(_NO_PARSER) from error
     return parser

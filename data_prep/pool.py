@@ -1,11 +1,13 @@
 """Worker processes that end with their parent, fed no faster than they work."""
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -38,9 +40,7 @@ def run_tasks(
         with threadpool_limits(1):
             yield from map(function, tasks)
         return
-    # spawn: a fork would copy the tokenizer library's threads in an undefined state
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(os.getpid(),)) as pool:
+    with _pool(workers) as pool:
         running: set[Future[Result]] = set()
         try:
             for task in tasks:
@@ -54,6 +54,39 @@ def run_tasks(
         finally:
             for future in running:
                 future.cancel()
+
+
+@contextmanager
+def kept_workers() -> Iterator[None]:
+    """Within it `run_tasks` starts workers once: they take seconds to load what they use."""
+    global _kept
+    _kept = {}
+    try:
+        yield
+    finally:
+        pools, _kept = _kept, None
+        for pool in pools.values():
+            pool.shutdown()
+
+
+_kept: dict[int, ProcessPoolExecutor] | None = None  # number of workers -> they
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    if _kept is None:
+        with _started(workers) as pool:
+            yield pool
+    else:
+        if workers not in _kept:
+            _kept[workers] = _started(workers)
+        yield _kept[workers]
+
+
+def _started(workers: int) -> ProcessPoolExecutor:
+    # spawn: a fork would copy the tokenizer library's threads in an undefined state
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, initializer=_start, initargs=(os.getpid(),))
 
 
 def end_with_parent(parent: int) -> None:
@@ -71,3 +104,5 @@ def _start(parent: int) -> None:
     end_with_parent(parent)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     threadpool_limits(1)
+    # Records live as long as their shard: to look through them every 700 objects finds nothing.
+    gc.set_threshold(200_000, 20, 100)

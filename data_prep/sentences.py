@@ -45,6 +45,25 @@ class SentenceEncoder:
         arrays = ([np.array(next(encoded), dtype=np.uint16) for _ in pieces] for pieces in found)
         return [[array for array in pieces if len(array)] for pieces in arrays]
 
+    def encode_whole(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of each text as one, as `WordTokenizer.encode` gives them."""
+        found = [text.split() for text in texts]
+        by_word = [
+            self._tokenizer.splits_at_spaces and " ".join(words) == text
+            for text, words in zip(texts, found, strict=True)
+        ]
+        odd = [text for text, looked_up in zip(texts, by_word, strict=True) if not looked_up]
+        encoded = iter(self._tokenizer.encode(odd) if odd else [])
+        found = [words for words, looked_up in zip(found, by_word, strict=True) if looked_up]
+        which = self._numbers(list(chain.from_iterable(found)))
+        tokens, ends = self._tokens_of(which)
+        cuts = np.cumsum([0, *map(len, found)])
+        edges = np.concatenate([[0], ends])[cuts].tolist()
+        flat = tokens.tolist()
+        whole = iter([flat[a:b] for a, b in pairwise(edges)])
+        self._forget()
+        return [next(whole) if looked_up else next(encoded) for looked_up in by_word]
+
     def _clear(self) -> None:
         self._index = _Numbers()
         self._offsets = np.zeros(1, dtype=np.int64)
@@ -62,22 +81,35 @@ class SentenceEncoder:
             text_ends.append(len(words))
         if not words:
             return [[] for _ in texts]
-        which = np.fromiter(map(self._index.__getitem__, words), np.int64, len(words))
-        self._learn()
+        which = self._numbers(words)
         last = self._ends_sentence[which]
         last[[end - 1 for end in line_ends if end]] = True
         found = self._cut(which, np.flatnonzero(last) + 1, np.array(text_ends))
+        self._forget()
+        return found
+
+    def _numbers(self, words: Sequence[str]) -> np.ndarray:
+        """int64 [n]: the number of each word, whose ids are there from then on."""
+        which = np.fromiter(map(self._index.__getitem__, words), np.int64, len(words))
+        self._learn()
+        return which
+
+    def _forget(self) -> None:
         if len(self._index) > _MOST_WORDS or len(self._tokens) > _MOST_TOKENS:
             self._clear()
-        return found
+
+    def _tokens_of(self, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """uint16 [t]: the tokens of words ``which``; int64 [n]: where those of each word end."""
+        starts, sizes = self._offsets[which], self._offsets[which + 1] - self._offsets[which]
+        ends = np.cumsum(sizes)
+        places = np.repeat(starts - (ends - sizes), sizes) + np.arange(sizes.sum())
+        return self._tokens[places], ends
 
     def _cut(
         self, which: np.ndarray, sentence_ends: np.ndarray, text_ends: np.ndarray
     ) -> list[list[np.ndarray]]:
         """The tokens of words ``which``, cut behind the words at ``sentence_ends``."""
-        starts, sizes = self._offsets[which], self._offsets[which + 1] - self._offsets[which]
-        ends = np.cumsum(sizes)
-        tokens = self._tokens[np.repeat(starts - (ends - sizes), sizes) + np.arange(ends[-1])]
+        tokens, ends = self._tokens_of(which)
         edges = [0, *ends[sentence_ends - 1].tolist()]
         pieces = [tokens[a:b] for a, b in pairwise(edges)]
         borders = [0, *np.searchsorted(sentence_ends, text_ends, side="right").tolist()]

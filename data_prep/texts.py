@@ -50,7 +50,7 @@ class TextMaker(NamedTuple):
     def rows(self, records: Sequence[Document], bad: list[Bad]) -> Iterator[dict[str, Any]]:
         packer = Packer(self.pack, self.max_tokens, _word_starts(self.tokenizer))
         if not self.phrases:
-            for row in packer.rows(self._encoded(_cached_encoder(self.tokenizer), records, bad)):
+            for row in packer.rows(self._encoded(cached_encoder(self.tokenizer), records, bad)):
                 yield {"id": row.id, "tokens": row.tokens}
             return
         units = UnitStream()
@@ -87,7 +87,8 @@ def cached_tokenizer(path: str) -> WordTokenizer:
 
 
 @cache
-def _cached_encoder(path: str) -> SentenceEncoder:
+def cached_encoder(path: str) -> SentenceEncoder:
+    """Of the tokenizer at ``path``, made once in a process."""
     return SentenceEncoder(cached_tokenizer(path))
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep.engine import Options
+from data_prep.pool import kept_workers
 from data_prep.regions.model_folder import check_weights
 from data_prep.retrieve import image_vectors
 from data_prep.retrieve.image_vectors import (
@@ -108,16 +109,17 @@ def retrieve(
     stage = begin_stage(folder, RELATED, json.loads(json.dumps(parameters)), options, again)
     if stage is None:
         return None
-    maker = Lookup(stage.work, retrieval, None, NOTHING, NOTHING, [])
-    if texts is not None:
-        manifest = told[TEXTS][0]
-        vectors = _index_texts(stage, texts, manifest, tokenizer, retrieval, options)
-        maker = maker._replace(text_vectors=vectors, texts=_to_search(texts, manifest))
-    if images is not None:
-        manifest = told[IMAGES][0]
-        own = _index_images(stage, images, manifest, retrieval, options)
-        maker = maker._replace(images=_to_search(images, manifest), own=own)
-    receipts = make_columns(stage, maker, options)
+    with kept_workers():
+        maker = Lookup(stage.work, retrieval, None, NOTHING, NOTHING, [])
+        if texts is not None:
+            manifest = told[TEXTS][0]
+            vectors = _index_texts(stage, texts, manifest, tokenizer, retrieval, options)
+            maker = maker._replace(text_vectors=vectors, texts=_to_search(texts, manifest))
+        if images is not None:
+            manifest = told[IMAGES][0]
+            own = _index_images(stage, images, manifest, retrieval, options)
+            maker = maker._replace(images=_to_search(images, manifest), own=own)
+        receipts = make_columns(stage, maker, options)
     return finish_stage(stage, receipts, options)
 
 

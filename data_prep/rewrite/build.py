@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from data_prep.engine import Options
 from data_prep.phrases import parser_version
+from data_prep.pool import kept_workers
 from data_prep.rewrite.paraphrase import Plug, positives
 from data_prep.rewrite.replacement import Rewrite, hard_negatives, normalised
 from data_prep.rewrite.scene_graph import Node, scene_graphs
@@ -30,7 +31,7 @@ from data_prep.rewrite.similar_captions import (
 from data_prep.rewrite.vocabulary import Vocabulary, count_items
 from data_prep.rewrite.words import stem
 from data_prep.stages import Made, Stage, begin_stage, finish_stage, make_columns
-from data_prep.texts import cached_tokenizer
+from data_prep.texts import cached_encoder
 from data_prep.writer import Folder, read_batches, write_bytes
 from unimo_ds.data.schema import PAIR_SCHEMA, REWRITES, Level, Manifest
 from unimo_ds.tokenizer import load_tokenizer
@@ -147,7 +148,9 @@ class _Maker(NamedTuple):
     ) -> list[dict[str, Any]]:
         """The columns of each pair, which has so many captions."""
         tokens = iter(
-            cached_tokenizer(self.tokenizer).encode([one.text for some in found for one in some])
+            cached_encoder(self.tokenizer).encode_whole(
+                [one.text for some in found for one in some]
+            )
         )
         per_caption = iter(found)
         rows = []
@@ -216,17 +219,18 @@ def rewrite_pairs(
             f"{folder} was made with tokenizer {stage.manifest.tokenizer}, {tokenizer} is "
             f"{words.fingerprint}: name the one it was made with"
         )
-    facts = _first_pass(stage, rewriting, options)
-    maker = _Maker(
-        stage.work,
-        stage.first_rows(),
-        tokenizer,
-        stage.manifest.max_tokens,
-        options.seed,
-        rewriting,
-        bool(facts.get("searched")),
-    )
-    receipts = make_columns(stage, maker, options)
+    with kept_workers():
+        facts = _first_pass(stage, rewriting, options)
+        maker = _Maker(
+            stage.work,
+            stage.first_rows(),
+            tokenizer,
+            stage.manifest.max_tokens,
+            options.seed,
+            rewriting,
+            bool(facts.get("searched")),
+        )
+        receipts = make_columns(stage, maker, options)
     return finish_stage(stage, receipts, options, **facts)
 
 

@@ -11,7 +11,6 @@ from data_prep.phrases import tagged_words
 from data_prep.rewrite.words import (
     AUXILIARIES,
     COLOURS,
-    FIRST_WORDS,
     NOT_ATTRIBUTES,
     NOT_OBJECTS,
     NUMBERS,
@@ -168,17 +167,15 @@ def _attribute_slot(word: _Word) -> str:
 
 
 def _preposition(words: list[_Word], i: int) -> tuple[Node, int] | None:
-    if words[i].text not in FIRST_WORDS:
-        return None
-    for length, known in OPENERS.items():
-        span = words[i : i + length]
-        text = " ".join(word.text for word in span)
-        if len(span) == length and text in known:
-            if length == 1 and span[0].tag not in ("IN", "TO", "RP", "JJ", "NN", "RB", "VBD"):
+    for opener in OPENERS.get(words[i].text, ()):
+        span = words[i : i + len(opener)]
+        if [word.text for word in span] == opener:
+            if len(span) == 1 and span[0].tag not in ("IN", "TO", "RP", "JJ", "NN", "RB", "VBD"):
                 return None
             context = words[i - 1].text if i and words[i - 1].tag[:2] == "VB" else ""
-            node = Node(RELATION, "preposition", span[0].begin, span[-1].end, text, -1, context)
-            return node, i + length
+            begin, end, text = span[0].begin, span[-1].end, " ".join(opener)
+            node = Node(RELATION, "preposition", begin, end, text, -1, context)
+            return node, i + len(opener)
     return None
 
 

@@ -5,6 +5,7 @@ import random
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from data_prep.rewrite.scene_graph import Node
@@ -26,6 +27,13 @@ class Slot(NamedTuple):
     frequencies: list[float]  # log of the occurrences
 
 
+class _Near(NamedTuple):
+    """The items of a slot that are nearly as frequent as another one."""
+
+    items: list[str]
+    stems: list[list[str]]  # of the words of each
+
+
 class Vocabulary:
     """Items of all slots of a corpus.
 
@@ -44,6 +52,7 @@ class Vocabulary:
             for slot, found in ((slot, sorted(found)) for slot, found in by_slot.items())
         }
         self._counts = counts
+        self._near: dict[tuple[str, str, str], _Near | None] = {}
 
     def sizes(self) -> dict[str, int]:
         """Items by type."""
@@ -63,28 +72,37 @@ class Vocabulary:
             told: stems of the words of all captions of the image.
         """
         for name in (_narrow(node), node.slot):
-            slot = self._slots.get((node.type, name))
-            item = self._from(slot, (node.type, name, node.text), told, rng) if slot else None
-            if item is not None:
+            near = self._near_to((node.type, name, node.text))
+            item = near and _drawn(near, node.text, told, rng)
+            if item:
                 return item
         return None
 
-    def _from(
-        self,
-        slot: Slot,
-        key: tuple[str, str, str],
-        told: Collection[str],
-        rng: random.Random,
-    ) -> str | None:
-        count = self._counts.get(key, 0)
+    def _near_to(self, key: tuple[str, str, str]) -> _Near | None:
+        if key not in self._near:
+            slot = self._slots.get(key[:2])
+            self._near[key] = self._found_near(slot, self._counts.get(key, 0)) if slot else None
+        return self._near[key]
+
+    def _found_near(self, slot: Slot, count: int) -> _Near:
         at = bisect_left(slot.frequencies, math.log(max(count, 1)))
         first = max(0, min(at - _NEIGHBOURS // 2, len(slot.items) - _NEIGHBOURS))
-        near = slot.items[first : first + _NEIGHBOURS]
-        for _ in range(min(_TRIES, 3 * len(near))):
-            item = near[int(rng.random() * len(near))]
-            if not alike(key[2], item) and told.isdisjoint(map(stem, item.split())):
-                return item
-        return None
+        items = slot.items[first : first + _NEIGHBOURS]
+        return _Near(items, list(map(_stems, items)))
+
+
+def _drawn(near: _Near, text: str, told: Collection[str], rng: random.Random) -> str | None:
+    count = len(near.items)
+    for _ in range(min(_TRIES, 3 * count)):
+        at = int(rng.random() * count)
+        if told.isdisjoint(near.stems[at]) and not alike(text, near.items[at]):
+            return near.items[at]
+    return None
+
+
+@lru_cache(maxsize=100_000)
+def _stems(item: str) -> list[str]:
+    return list(map(stem, item.split()))
 
 
 def count_items(graphs: Iterable[Iterable[Node]]) -> Counter[tuple[str, str, str]]:

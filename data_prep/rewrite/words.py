@@ -156,9 +156,7 @@ PREPOSITIONS = words_of(
 }  # fmt: skip
 """Relations between two things, as they are written."""
 
-OPENERS = {
-    length: {p for p in PREPOSITIONS if p.count(" ") + 1 == length}
-    for length in sorted({p.count(" ") + 1 for p in PREPOSITIONS}, reverse=True)
-}
-"""Number of words, longest first -> the prepositions with so many."""
-FIRST_WORDS = frozenset(p.split()[0] for p in PREPOSITIONS)
+OPENERS: dict[str, list[list[str]]] = {}
+"""First word -> the prepositions that begin with it, as lists of words, the longest first."""
+for _words in sorted((p.split() for p in PREPOSITIONS), key=len, reverse=True):
+    OPENERS.setdefault(_words[0], []).append(_words)

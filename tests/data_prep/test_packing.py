@@ -32,6 +32,7 @@ def test_cached_words_have_the_ids_that_the_library_gives_sentences(texts, token
     assert tokenizer.splits_at_spaces
     for text, pieces in zip(texts, found, strict=True):
         assert [piece.tolist() for piece in pieces] == tokenizer.encode(sentences(text))
+    assert SentenceEncoder(tokenizer).encode_whole(texts) == tokenizer.encode(texts)
 
 
 def test_a_tokenizer_that_does_not_split_at_spaces_encodes_sentences(tmp_path, sentences):
@@ -44,6 +45,7 @@ def test_a_tokenizer_that_does_not_split_at_spaces_encodes_sentences(tmp_path, s
     pieces = SentenceEncoder(tokenizer).encode([text, " \n "])
     assert [piece.tolist() for piece in pieces[0]] == tokenizer.encode(sentences)
     assert pieces[1] == [] and all(piece.dtype == np.uint16 for piece in pieces[0])
+    assert SentenceEncoder(tokenizer).encode_whole([text]) == tokenizer.encode([text])
 
 
 def test_the_cache_begins_anew_when_it_is_full(monkeypatch, tokenizer, sentences):

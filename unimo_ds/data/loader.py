@@ -10,14 +10,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from unimo_ds.batch import Batch, Kind
 from unimo_ds.config import ContrastConfig, RunConfig
 from unimo_ds.data.buffers import Buffers
 from unimo_ds.data.collate import RegionSizes, collate
+from unimo_ds.data.handover import Parcel, Receiver, Sender
 from unimo_ds.data.mixture import Draw, Mixture
 from unimo_ds.data.packing import pack
 from unimo_ds.data.samples import Samples
@@ -44,7 +43,7 @@ class Loader:
         config: of the run; ``batch.rows`` must be a multiple of ``world_size``.
         rank, world_size: which share of every row list is built here.
         heldout: serve ``data.heldout_pairs`` instead of what is trained on.
-        pinned: whether batches lie in page-locked memory; None: where there is a GPU.
+        buffers: where features are built; None: in page-locked memory where there is a GPU.
 
     Raises:
         ValueError: corpora that do not go with the configuration, or a world that does not divide
@@ -58,7 +57,7 @@ class Loader:
         world_size: int = 1,
         *,
         heldout: bool = False,
-        pinned: bool | None = None,
+        buffers: Buffers | None = None,
     ) -> None:
         if config.batch.rows % world_size:
             raise ValueError(
@@ -72,7 +71,7 @@ class Loader:
             config = dataclasses.replace(config, cmcl=_heldout_contrast(config.cmcl, pairs))
         self.config, self.rank, self.world_size = config, rank, world_size
         self.samples = Samples(config, pairs)
-        self.buffers = Buffers(pinned=uses_gpu() if pinned is None else pinned)
+        self.buffers = buffers or Buffers(pinned=uses_gpu())
         weights = config.data.text_weight, config.data.image_weight, config.data.pair_weight
         self.mixture = Mixture(self.samples.sizes, weights, config.seed)
         images = [*self.samples.images.corpora, *(c.images for c in self.samples.pairs.corpora)]
@@ -119,18 +118,29 @@ class Loader:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _by_processes(self, start: int, stop: int, workers: int) -> Iterator[list[MicroStep]]:
-        built = DataLoader(
+        sent = DataLoader(
             _Steps(self.config, self.rank, self.world_size),
             batch_size=None,
             sampler=range(start, stop),
             num_workers=workers,
             prefetch_factor=AHEAD,
             collate_fn=_as_it_is,
-            pin_memory=self.buffers.pinned,
             multiprocessing_context="spawn",  # a fork would copy the state of CUDA and of threads
         )
-        for step in built:
-            yield [_unpacked(packed, self.buffers.pinned) for packed in step]
+        receiver, pinned = Receiver(), self.buffers.pinned
+
+        def received() -> Iterator[list[MicroStep]]:
+            for step in sent:
+                batches = [(receiver.batch(parcel), names) for parcel, names in step]
+                yield [MicroStep(b.pin_memory() if pinned else b, n) for b, n in batches]
+
+        # A thread takes the next step in, and to page-locked memory, while this one is trained on.
+        steps = received()
+        with ThreadPoolExecutor(1, thread_name_prefix="batch") as pool:
+            waiting = pool.submit(next, steps, None)
+            while step := waiting.result():
+                waiting = pool.submit(next, steps, None)
+                yield step
 
     def _build(self, draws: Sequence[Draw], step: int) -> list[MicroStep]:
         batch = self.config.batch
@@ -165,38 +175,29 @@ def _heldout_contrast(cmcl: ContrastConfig, pairs: Collection[PairCorpus]) -> Co
     return dataclasses.replace(cmcl, **told)
 
 
-class _Packed(NamedTuple):
-    """A micro-step on its way between processes: a shared tensor takes a file descriptor each."""
+class _Sent(NamedTuple):
+    """A micro-step on its way between processes."""
 
-    features: torch.Tensor
-    arrays: dict[str, np.ndarray]  # the other fields of the batch
+    parcel: Parcel
     names: list[str]
 
 
-class _Steps(Dataset[list[_Packed]]):
+class _Steps(Dataset[list[_Sent]]):
     """Step -> its micro-steps, in a worker process, which has a loader of its own."""
 
     def __init__(self, config: RunConfig, rank: int, world_size: int) -> None:
         self._arguments = config, rank, world_size
-        self._loader: Loader | None = None
+        self._made: tuple[Loader, Sender] | None = None
 
-    def __getitem__(self, step: int) -> list[_Packed]:
-        if self._loader is None:  # no CUDA here
-            self._loader = Loader(*self._arguments, pinned=False)
-        return [_packed(micro) for micro in self._loader.step(step)]
-
-
-def _packed(micro: MicroStep) -> _Packed:
-    fields = micro.batch._asdict()
-    features = fields.pop("features")
-    return _Packed(features, {name: x.numpy() for name, x in fields.items()}, micro.names)
+    def __getitem__(self, step: int) -> list[_Sent]:
+        if self._made is None:  # in the worker
+            worker = get_worker_info()
+            assert worker is not None
+            sender = Sender(worker.id)
+            self._made = Loader(*self._arguments, buffers=sender), sender
+        loader, sender = self._made
+        return [_Sent(sender.parcel(micro.batch), micro.names) for micro in loader.step(step)]
 
 
-def _unpacked(packed: _Packed, pinned: bool) -> MicroStep:
-    fields = {name: torch.from_numpy(array) for name, array in packed.arrays.items()}
-    batch = Batch(features=packed.features, **fields)
-    return MicroStep(batch.pin_memory() if pinned else batch, packed.names)
-
-
-def _as_it_is(step: list[_Packed]) -> list[_Packed]:
+def _as_it_is(step: list[_Sent]) -> list[_Sent]:
     return step

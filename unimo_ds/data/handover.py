@@ -1,0 +1,149 @@
+"""How batches come from worker processes: in shared memory that both sides keep and use again.
+
+Fresh shared memory is cleared page by page, mapped by both sides and copied into, which takes as
+long as building the batch; here features are built where the reader finds them. The first byte of a
+block of shared memory tells whether somebody holds what lies in it: the worker sets it, the reader
+clears it when the last tensor of the batch is gone.
+"""
+
+import itertools
+import math
+import weakref
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from unimo_ds.batch import Batch
+from unimo_ds.data.buffers import Buffers
+
+_SPARE = 1.25
+"""Room in a new block: steps differ in size, and the next may be larger."""
+_LINE = 64
+"""Bytes: what lies in a block begins at multiples of it, the first after the byte that tells."""
+
+
+class _Place(NamedTuple):
+    """Where a tensor lies."""
+
+    block: int
+    begin: int  # byte
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+class Parcel(NamedTuple):
+    """A batch on its way."""
+
+    worker: int
+    places: list[_Place]  # of the fields of the batch
+    fresh: dict[int, torch.Tensor]  # blocks that come for the first time: number -> uint8 [bytes]
+    gone: list[int]  # blocks that the worker has given up
+
+
+class _Pool:
+    """Blocks of like size."""
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._numbers = iter(numbers)
+        self.blocks: dict[int, torch.Tensor] = {}  # number -> uint8 [bytes], shared
+        self.fresh: dict[int, torch.Tensor] = {}
+        self.gone: list[int] = []
+
+    def take(self, size: int) -> int:
+        """The number of a block with room for ``size`` bytes behind the first line; it is held."""
+        free = [number for number, block in self.blocks.items() if not block[0]]
+        for number in free:
+            if self.blocks[number].numel() >= _LINE + size:
+                self.blocks[number][0] = 1
+                return number
+        for number in free:  # too small
+            del self.blocks[number]
+            self.gone.append(number)
+        number = next(self._numbers)
+        block = torch.empty(_LINE + int(size * _SPARE), dtype=torch.uint8).share_memory_()
+        block[0] = 1
+        self.blocks[number] = self.fresh[number] = block
+        return number
+
+    def news(self) -> tuple[dict[int, torch.Tensor], list[int]]:
+        """The blocks that are new and those given up since the last call."""
+        fresh, self.fresh = self.fresh, {}
+        gone, self.gone = self.gone, []
+        return fresh, gone
+
+
+class Sender(Buffers):
+    """The end of a worker: features are built in shared memory, the rest is copied there."""
+
+    def __init__(self, worker: int) -> None:
+        super().__init__(pinned=False)
+        self._worker = worker
+        numbers = itertools.count()
+        self._features, self._others = _Pool(numbers), _Pool(numbers)
+
+    def empty(self, rows: int, columns: int) -> torch.Tensor:
+        """float16 [rows, columns] with anything in it, in a block of its own."""
+        size = rows * columns * 2
+        block = self._features.blocks[self._features.take(size)]
+        return block[_LINE : _LINE + size].view(torch.float16).view(rows, columns)
+
+    def parcel(self, batch: Batch) -> Parcel:
+        """``batch``, whose features `empty` gave out; it must not be written to any more."""
+        own = {_address(block): n for n, block in self._features.blocks.items()}
+        begins, end = [], _LINE
+        others = [field for field in batch if field is not batch.features]
+        for field in others:
+            begins.append(end)
+            end += -(-field.nbytes // _LINE) * _LINE
+        number = self._others.take(end - _LINE)
+        block = self._others.blocks[number]
+        places = {}
+        for field, begin in zip(others, begins, strict=True):
+            place = _Place(number, begin, field.dtype, tuple(field.shape))
+            _tensor(block, place).copy_(field)
+            places[id(field)] = place
+        places[id(batch.features)] = _Place(
+            own[_address(batch.features)],
+            _LINE,
+            batch.features.dtype,
+            tuple(batch.features.shape),
+        )
+        found = [pool.news() for pool in (self._features, self._others)]
+        fresh = {n: block for some, _ in found for n, block in some.items()}
+        gone = [n for _, some in found for n in some]
+        return Parcel(self._worker, [places[id(field)] for field in batch], fresh, gone)
+
+
+class Receiver:
+    """The end of the training process. Parcels of a worker come in the order they were sent in."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[tuple[int, int], torch.Tensor] = {}
+
+    def batch(self, parcel: Parcel) -> Batch:
+        """The batch in ``parcel``, whose memory is the worker's again once nobody holds it."""
+        for number in parcel.gone:
+            self._blocks.pop((parcel.worker, number), None)
+        self._blocks |= {(parcel.worker, n): block for n, block in parcel.fresh.items()}
+        numbers = {place.block for place in parcel.places}
+        held = {n: _held(self._blocks[parcel.worker, n]) for n in numbers}
+        return Batch(*(_tensor(held[place.block], place) for place in parcel.places))
+
+
+def _held(block: torch.Tensor) -> torch.Tensor:
+    """``block`` as a tensor that gives it back when it and its views are gone."""
+    # By way of a memoryview: views of an array would refer to the block past the array.
+    array = np.frombuffer(memoryview(block.numpy()), np.uint8)
+    weakref.finalize(array, block.__setitem__, 0, 0).atexit = False
+    return torch.from_numpy(array)
+
+
+def _address(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _tensor(block: torch.Tensor, place: _Place) -> torch.Tensor:
+    size = math.prod(place.shape) * place.dtype.itemsize
+    return block[place.begin : place.begin + size].view(place.dtype).view(place.shape)

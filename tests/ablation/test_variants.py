@@ -38,6 +38,12 @@ CHANGES = {
         "cmcl.rewritten_positives": 0,
         "cmcl.joint_positives": 3,
     },
+    "rewriting-off": {
+        "cmcl.word_negatives": 0,
+        "cmcl.phrase_negatives": 0,
+        "cmcl.sentence_negatives": 0,
+        "cmcl.rewritten_positives": 0,
+    },
     "no-retrieved-images": {"cmcl.retrieved_images": 0},
     "no-retrieved-texts": {"cmcl.retrieved_texts": 0},
     "no-retrieval": {"cmcl.retrieved_images": 0, "cmcl.retrieved_texts": 0},

@@ -2,9 +2,9 @@
 
 Every variant trains as many steps, with as many samples of pairs in a step, in the same order and
 from the same weights. Rewritten captions that are taken away leave their places in the softmax to
-captions of other images, so that as many pairs are scored. Unpaired data that are taken away leave
-no gap: a step has fewer samples. They are taken away wholly, so nothing is retrieved from them
-either.
+captions of other images, so that as many pairs are scored; in "rewriting-off" they leave nothing.
+Unpaired data that are taken away leave no gap: a step has fewer samples. They are taken away
+wholly, so nothing is retrieved from them either.
 """
 
 from collections.abc import Callable
@@ -37,6 +37,11 @@ def _no_rewriting(*levels: str) -> Callable[[RunConfig], RunConfig]:
         return _contrast(config, **changed)
 
     return applied
+
+
+def _rewriting_off(config: RunConfig) -> RunConfig:
+    counts = ("word_negatives", "phrase_negatives", "sentence_negatives", "rewritten_positives")
+    return _contrast(config, **dict.fromkeys(counts, 0))
 
 
 def _contrast(config: RunConfig, **changed: int | bool) -> RunConfig:
@@ -86,6 +91,7 @@ VARIANTS = (
     Variant("no-phrase-rewriting", "without phrase-level rewriting", _no_rewriting("phrase")),
     Variant("no-sentence-rewriting", "without sentence-level rewriting", _no_rewriting("sentence")),
     Variant("no-rewriting", "without all rewriting", _no_rewriting("word", "phrase", "sentence")),
+    Variant("rewriting-off", "rewriting off, nothing in its place", _rewriting_off),
     Variant(
         "no-retrieved-images",
         "without retrieved images",

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
+import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from unimo_ds.batch import Batch, Kind
@@ -105,7 +106,7 @@ class Loader:
         return self._by_processes(start, stop, workers)
 
     def _by_thread(self, start: int, stop: int) -> Iterator[list[MicroStep]]:
-        with ThreadPoolExecutor(1, thread_name_prefix="batch") as pool:
+        with _thread() as pool:
             waiting: deque[Future[list[MicroStep]]] = deque()
             try:
                 for step in range(start, stop):
@@ -136,7 +137,7 @@ class Loader:
 
         # A thread takes the next step in, and to page-locked memory, while this one is trained on.
         steps = received()
-        with ThreadPoolExecutor(1, thread_name_prefix="batch") as pool:
+        with _thread() as pool:
             waiting = pool.submit(next, steps, None)
             while step := waiting.result():
                 waiting = pool.submit(next, steps, None)
@@ -173,6 +174,13 @@ def _heldout_contrast(cmcl: ContrastConfig, pairs: Collection[PairCorpus]) -> Co
         told |= {"word_negatives": 0, "phrase_negatives": 0, "sentence_negatives": 0}
         told |= {"rewritten_positives": 0}
     return dataclasses.replace(cmcl, **told)
+
+
+def _thread() -> ThreadPoolExecutor:
+    """A thread that locks pages for the GPU of this rank: by itself it would use the first one."""
+    if not uses_gpu():
+        return ThreadPoolExecutor(1, "batch")
+    return ThreadPoolExecutor(1, "batch", torch.cuda.set_device, (torch.cuda.current_device(),))
 
 
 class _Sent(NamedTuple):

@@ -118,7 +118,7 @@ class UnimoProcessor:
                 "into here: give features and boxes of the detector that made them"
             )
         pictures = [images] if isinstance(images, Image.Image) else list(images)
-        boxes = self.grid.boxes()
+        boxes = self.grid.boxes().copy()  # theirs are read only, which torch warns of
         return [self.grid.features(picture) for picture in pictures], [boxes] * len(pictures)
 
     def decode(self, ids: torch.Tensor | Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""A `transformers` model in a local folder, with the folder's own preparation of pictures.
+"""A `transformers` model in a local folder, with the folder's own preparation of its input.
 
 Nothing is fetched and nothing pickled is read: weights are safetensors, code is transformers' own.
 torch and transformers are imported where a model is loaded: other commands do not wait for them.
@@ -142,6 +142,24 @@ def load_model(folder: ModelFolder, kind: str) -> Loaded:
         )
     model = model.eval().to(device, memory_format=torch.channels_last)
     return Loaded(model, processor, device)
+
+
+@cache
+def load_text_model(path: str, kind: str, complaint: str) -> tuple[Any, Any]:
+    """The tokenizer and the model ``transformers.<kind>`` of a folder, on a GPU if there is one;
+    once in a process.
+
+    Raises:
+        ValueError: ``complaint``, and why the folder cannot be read.
+    """
+    _, transformers = _packages()
+    safely = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, **safely)
+        model = getattr(transformers, kind).from_pretrained(path, use_safetensors=True, **safely)
+    except Exception as error:  # whatever transformers raises for a folder that it cannot read
+        raise ValueError(f"{complaint}: {error}") from error
+    return tokenizer, model.eval().to(_resolved(AUTO))
 
 
 def on_device(loaded: Loaded, pixels: Any) -> Any:

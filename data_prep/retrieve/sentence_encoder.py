@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_prep.regions.model_folder import load_text_model
 from data_prep.retrieve.text_vectors import unit_length
 from data_prep.writer import sha256_of
 
@@ -43,16 +43,5 @@ def text_model_fingerprint(path: Path) -> str:
     return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
-@cache
 def _encoder(path: str) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-
-    safely = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **safely)
-        model = AutoModel.from_pretrained(path, use_safetensors=True, **safely)
-    except Exception as error:  # whatever transformers raises for a folder that it cannot read
-        raise ValueError(f"--text-model {path} is no sentence encoder: {error}") from error
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return tokenizer, model.eval().to(device)
+    return load_text_model(path, "AutoModel", f"--text-model {path} is no sentence encoder")

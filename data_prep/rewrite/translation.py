@@ -1,8 +1,9 @@
 """Captions through two translation models, the second of which leads back."""
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
+
+from data_prep.regions.model_folder import load_text_model
 
 _TRANSLATED_AT_ONCE = 32
 
@@ -41,16 +42,7 @@ def _translated(texts: Sequence[str], folder: str, count: int) -> list[list[str]
     return found
 
 
-@cache
 def _translator(folder: str) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-    safely = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **safely)
-        model = AutoModelForSeq2SeqLM.from_pretrained(folder, use_safetensors=True, **safely)
-    except Exception as error:  # whatever transformers raises for a folder that it cannot read
-        raise ValueError(f"{folder} is no sequence-to-sequence model: {error}") from error
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return tokenizer, model.eval().to(device)
+    return load_text_model(
+        folder, "AutoModelForSeq2SeqLM", f"{folder} is no sequence-to-sequence model"
+    )

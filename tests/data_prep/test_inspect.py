@@ -14,6 +14,7 @@ from PIL import Image
 from data_prep.inspect import page as page_module
 from data_prep.writer import write_shard
 from tests.browser import WIDTHS, look, needs_browser
+from tests.colours import contrast
 from unimo_ds.data.schema import MANIFEST_NAME
 
 SEEN = """
@@ -186,17 +187,6 @@ def test_what_cannot_be_shown_ends_with_a_line(prep, files, tmp_path):
         ran = prep("inspect", copy, *out)
         assert ran.code == 2 and Path(name).name in ran.err and not out[1].exists()
         (copy / name).write_bytes(kept)
-
-
-def luminance(colour: str) -> float:
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: str, other: str) -> float:
-    high, low = sorted((luminance(one), luminance(other)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.browser import WIDTHS, look, needs_browser
+from tests.colours import contrast
 from unimo_ds.report import __main__ as command
 
 HEADINGS = ("Results", "Losses", "Accuracy", "Retrieval", "Captions", "Masked words", "The run")
@@ -125,17 +126,6 @@ def test_pairs_of_another_kind_end_with_a_line_and_not_a_trace(files, tmp_path: 
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == 2
     assert "expected pairs" in result.output and "Traceback" not in result.output
-
-
-def luminance(colour: str) -> float:
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: str, other: str) -> float:
-    high, low = sorted((luminance(one), luminance(other)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])

@@ -1,6 +1,9 @@
-"""Record batches of shards as numpy views: tokens, pairs and regions by row."""
+"""Record batches of shards as numpy views, and which of them holds a row."""
 
-from typing import NamedTuple
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -69,3 +72,43 @@ class RegionBlock(Block):
                 for column, width in zip(columns, widths, strict=True)
             )
         )
+
+
+B = TypeVar("B", bound=Block)
+
+
+class Directory(Generic[B]):
+    """Which record batch holds a row; a shard is opened when one of its rows is asked for.
+
+    Args:
+        starts: the first row of each shard.
+        open_shard: number of a shard that has rows -> its record batches.
+    """
+
+    def __init__(self, starts: Sequence[int], open_shard: Callable[[int], list[B]]) -> None:
+        self._first_rows, self._open_shard = starts, open_shard
+        # First rows, and record batches or, of shards not yet opened, numbers.
+        self._found: tuple[list[int], list[Any]] = list(starts), list(range(len(starts)))
+        self._opening = Lock()
+
+    def block(self, row: int) -> B:
+        """The record batch that holds ``row``, which must be one of the corpus."""
+        # Lists and bisect: np.searchsorted costs ten times as much on the few numbers there are.
+        starts, blocks = self._found
+        block = blocks[bisect_right(starts, row) - 1]
+        if type(block) is int:
+            self._enter(block)
+            return self.block(row)
+        return block
+
+    def _enter(self, shard: int) -> None:
+        """Opens a shard; other threads see what is found before or after it."""
+        with self._opening:
+            starts, blocks = self._found
+            at = bisect_right(starts, self._first_rows[shard]) - 1  # it has rows: it is the last
+            if type(blocks[at]) is int:  # otherwise another thread was first
+                opened = self._open_shard(shard)
+                self._found = (
+                    [*starts[:at], *(block.start for block in opened), *starts[at + 1 :]],
+                    [*blocks[:at], *opened, *blocks[at + 1 :]],
+                )

@@ -1,12 +1,22 @@
 """Memory for the features of batches, used again once nobody holds it."""
 
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 _SPARE = 1.25
 """Room in new memory: steps differ in size, and the next may be larger."""
+
+
+def lent(memory: np.ndarray, give_back: Callable[..., object], *arguments: object) -> torch.Tensor:
+    """``memory`` as a tensor; when that and all its views are gone, ``give_back(*arguments)`` is
+    called, in whatever thread."""
+    # By way of a memoryview: views of an array would refer to ``memory`` past the array.
+    array = np.frombuffer(memoryview(memory), memory.dtype)
+    weakref.finalize(array, give_back, *arguments).atexit = False
+    return torch.from_numpy(array)
 
 
 class Buffers:
@@ -26,11 +36,9 @@ class Buffers:
         """float16 [rows, columns] with anything in it."""
         if self.pinned:
             return torch.empty(rows, columns, dtype=torch.float16, pin_memory=True)
-        memory = self._take(rows * columns)
-        # By way of a memoryview: views of an array would refer to ``memory`` past the array.
-        array = np.frombuffer(memoryview(memory), np.float16, rows * columns)
-        weakref.finalize(array, self._free.append, memory).atexit = False
-        return torch.from_numpy(array).view(rows, columns)
+        size = rows * columns
+        memory = self._take(size)
+        return lent(memory, self._free.append, memory)[:size].view(rows, columns)
 
     def _take(self, size: int) -> np.ndarray:
         try:

@@ -8,15 +8,13 @@ clears it when the last tensor of the batch is gone.
 
 import itertools
 import math
-import weakref
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from unimo_ds.batch import Batch
-from unimo_ds.data.buffers import Buffers
+from unimo_ds.data.buffers import Buffers, lent
 
 _SPARE = 1.25
 """Room in a new block: steps differ in size, and the next may be larger."""
@@ -91,29 +89,24 @@ class Sender(Buffers):
 
     def parcel(self, batch: Batch) -> Parcel:
         """``batch``, whose features `empty` gave out; it must not be written to any more."""
-        own = {_address(block): n for n, block in self._features.blocks.items()}
-        begins, end = [], _LINE
-        others = [field for field in batch if field is not batch.features]
-        for field in others:
-            begins.append(end)
-            end += -(-field.nbytes // _LINE) * _LINE
-        number = self._others.take(end - _LINE)
-        block = self._others.blocks[number]
-        places = {}
-        for field, begin in zip(others, begins, strict=True):
-            place = _Place(number, begin, field.dtype, tuple(field.shape))
-            _tensor(block, place).copy_(field)
-            places[id(field)] = place
-        places[id(batch.features)] = _Place(
-            own[_address(batch.features)],
-            _LINE,
-            batch.features.dtype,
-            tuple(batch.features.shape),
-        )
+        others = self._others.take(sum(map(_room, batch)) - _room(batch.features))
+        places, begin = [], _LINE
+        for field in batch:
+            if field is batch.features:
+                places.append(_place(self._block_of(field), _LINE, field))
+                continue
+            places.append(_place(others, begin, field))
+            _tensor(self._others.blocks[others], places[-1]).copy_(field)
+            begin += _room(field)
         found = [pool.news() for pool in (self._features, self._others)]
         fresh = {n: block for some, _ in found for n, block in some.items()}
         gone = [n for _, some in found for n in some]
-        return Parcel(self._worker, [places[id(field)] for field in batch], fresh, gone)
+        return Parcel(self._worker, places, fresh, gone)
+
+    def _block_of(self, features: torch.Tensor) -> int:
+        address = features.untyped_storage().data_ptr()
+        blocks = self._features.blocks.items()
+        return next(n for n, block in blocks if block.untyped_storage().data_ptr() == address)
 
 
 class Receiver:
@@ -134,14 +127,16 @@ class Receiver:
 
 def _held(block: torch.Tensor) -> torch.Tensor:
     """``block`` as a tensor that gives it back when it and its views are gone."""
-    # By way of a memoryview: views of an array would refer to the block past the array.
-    array = np.frombuffer(memoryview(block.numpy()), np.uint8)
-    weakref.finalize(array, block.__setitem__, 0, 0).atexit = False
-    return torch.from_numpy(array)
+    return lent(block.numpy(), block.__setitem__, 0, 0)
 
 
-def _address(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+def _room(field: torch.Tensor) -> int:
+    """Bytes, in whole lines."""
+    return -(-field.nbytes // _LINE) * _LINE
+
+
+def _place(block: int, begin: int, field: torch.Tensor) -> _Place:
+    return _Place(block, begin, field.dtype, tuple(field.shape))
 
 
 def _tensor(block: torch.Tensor, place: _Place) -> torch.Tensor:

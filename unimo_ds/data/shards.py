@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
-from threading import Lock
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from unimo_ds.data.blocks import Block, PairBlock, RegionBlock, Regions
+from unimo_ds.data.blocks import Block, Directory, PairBlock, RegionBlock, Regions
 from unimo_ds.data.cache import local_corpus
 from unimo_ds.data.schema import (
     IMAGES,
@@ -28,13 +27,6 @@ from unimo_ds.data.units import open_units
 B = TypeVar("B", bound=Block)
 
 
-class _Directory(NamedTuple):
-    """Where rows lie: the record batches of opened shards, and the shards not yet opened."""
-
-    starts: list[int]  # the first row of each
-    blocks: list[Any]  # B, or the number of a shard
-
-
 class Corpus(Generic[B]):
     """A corpus of one kind. Cheap to open: nothing is read before it is asked for."""
 
@@ -47,9 +39,7 @@ class Corpus(Generic[B]):
         self.manifest = manifest
         self._starts = [0, *accumulate(shard.rows for shard in manifest.shards)]
         self._rows = self._starts[-1]
-        shards = list(range(len(manifest.shards)))
-        self._directory = _Directory(self._starts[:-1], shards)
-        self._opening = Lock()
+        self._directory = Directory(self._starts[:-1], self._open)
 
     def __len__(self) -> int:
         return self._rows
@@ -64,25 +54,7 @@ class Corpus(Generic[B]):
         """The record batch that holds ``row``."""
         if not 0 <= row < self._rows:
             raise IndexError(f"row {row} of {self.folder}, which has {len(self)}")
-        # Lists and bisect: np.searchsorted costs ten times as much on the few numbers there are.
-        starts, blocks = self._directory
-        block = blocks[bisect_right(starts, row) - 1]
-        if type(block) is int:
-            self._enter(block)
-            return self._block(row)
-        return block
-
-    def _enter(self, shard: int) -> None:
-        """Opens a shard; other threads see the directory before or after it."""
-        with self._opening:
-            starts, blocks = self._directory
-            at = bisect_right(starts, self._starts[shard]) - 1  # it has rows, so it is the last
-            if type(blocks[at]) is int:  # otherwise another thread was first
-                opened = self._open(shard)
-                self._directory = _Directory(
-                    [*starts[:at], *(block.start for block in opened), *starts[at + 1 :]],
-                    [*blocks[:at], *opened, *blocks[at + 1 :]],
-                )
+        return self._directory.block(row)
 
     def _open(self, shard: int) -> list[B]:
         record = self.manifest.shards[shard]

@@ -1,6 +1,5 @@
 """Columns that later stages left beside the shards of a pairs corpus: rewrites and neighbours."""
 
-from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from unimo_ds.data.blocks import Block, Directory
 from unimo_ds.data.columns import ListColumn
 from unimo_ds.data.schema import RELATED, REWRITES, STAGES, Manifest
 
@@ -41,12 +41,6 @@ NO_REWRITES = Rewrites(_NO_BYTES, _NO_BYTES, _NO_BYTES, None, 0)
 NO_RELATED = Related(_NO_ROWS, _NO_ROWS)
 
 
-class _Block(NamedTuple):
-    start: int
-    batch: pa.RecordBatch
-    columns: dict[str, ListColumn]
-
-
 class _Columns:
     """The columns of one stage; nothing is opened before it is asked for."""
 
@@ -56,18 +50,14 @@ class _Columns:
         self._folder, self._shards = folder, manifest.shards
         self.has = self.stage in manifest.stages
         self._starts = [0, *accumulate(shard.rows for shard in manifest.shards)]
-        self._blocks: list[list[_Block] | None] = [None] * len(manifest.shards)
+        self._directory = Directory(self._starts[:-1], self._open)
 
-    def at(self, row: int) -> tuple[_Block, int]:
+    def at(self, row: int) -> tuple[Block, int]:
         """The record batch that holds ``row``, and its place there."""
-        shard = bisect_right(self._starts, row) - 1
-        blocks = self._blocks[shard]
-        if blocks is None:
-            blocks = self._blocks[shard] = self._open(shard)
-        block = blocks[bisect_right(blocks, row, key=lambda block: block.start) - 1]
+        block = self._directory.block(row)
         return block, row - block.start
 
-    def _open(self, shard: int) -> list[_Block]:
+    def _open(self, shard: int) -> list[Block]:
         path = self._folder / getattr(self._shards[shard], self.stage)
         if not path.is_file():
             raise ValueError(f"{path} is missing: copy the corpus again; `unimo-prep verify`")
@@ -77,12 +67,7 @@ class _Columns:
         blocks, start = [], self._starts[shard]
         for i in range(reader.num_record_batches):
             batch = reader.get_batch(i)
-            columns = {
-                field.name: ListColumn(batch.column(field.name))
-                for field in batch.schema
-                if pa.types.is_list(field.type) and not pa.types.is_string(field.type.value_type)
-            }
-            blocks.append(_Block(start, batch, columns))
+            blocks.append(Block(start, batch))
             start += batch.num_rows
         if start != self._starts[shard + 1]:
             raise ValueError(
@@ -101,7 +86,8 @@ class RewriteColumns(_Columns):
         """Those of one pair."""
         if not self.has:
             return NO_REWRITES
-        (_, _, columns), i = self.at(row)
+        block, i = self.at(row)
+        columns = block.columns
         numbers = (columns[name].row(i) for name in ("caption", "level", "positive"))
         return Rewrites(*numbers, columns["tokens"], columns["tokens"].offsets[i])
 
@@ -120,5 +106,6 @@ class RelatedColumns(_Columns):
         """Those of one pair."""
         if not self.has:
             return NO_RELATED
-        (_, _, columns), i = self.at(row)
+        block, i = self.at(row)
+        columns = block.columns
         return Related(columns["text_rows"].row(i), columns["image_rows"].row(i))

@@ -18,7 +18,7 @@ from data_prep.engine import (
 )
 from data_prep.quarantine import Bad
 from data_prep.regions.class_names import CLASS_NAMES_NAME, names_file
-from data_prep.regions.plan import RegionPlan
+from data_prep.regions.plan import PRECOMPUTED, RegionPlan
 from data_prep.regions.rows import RegionMaker, sample_features
 from data_prep.regions.sources import Source, region_source
 from data_prep.regions.visual_words import (
@@ -63,6 +63,8 @@ def make_images(
     source = region_source(images.records, images.bad, plan)
     told = source.fields | source.fields.get("parameters", {})
     parameters = plan.parameters() | {"seed": options.seed}
+    if plan.regions != PRECOMPUTED:  # a build that was begun before pictures were turned ends here
+        parameters["pictures"] = "as shown"
     parameters |= {f"regions.{name}": value for name, value in told.items() if name != "parameters"}
     start(folder, parameters)
     fields, words_path = dict(source.fields), ""

@@ -17,6 +17,7 @@ class Reason(StrEnum):
     """Why a record was left out."""
 
     BROKEN_IMAGE = "broken_image"
+    NO_GREY_RANGE = "no_grey_range"  # floats or greys of 32 bits, and no number that is white
     DECOMPRESSION_BOMB = "decompression_bomb"
     BAD_UTF8 = "bad_utf8"
     BAD_JSON = "bad_json"

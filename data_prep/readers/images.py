@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from data_prep.quarantine import Bad, BadRecord, Reason
 from data_prep.readers.places import Range, Row, read_place
+from unimo_ds.pixels import SIDEWAYS, NoGreyRange, as_shown, turn_of
 
 PICTURE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -136,16 +137,17 @@ def find_picture(root: Path, names: Sequence[str], source: str, line: int) -> Pi
 
 
 def open_picture(picture: Picture) -> Image.Image:
-    """The decoded picture in RGB.
+    """The picture in RGB as a viewer shows it, see `as_shown`.
 
     Raises:
-        BadRecord: broken_image, decompression_bomb, or that its bytes cannot be read.
+        BadRecord: broken_image, no_grey_range, decompression_bomb, or that its bytes cannot be
+            read.
     """
     return open_scaled(picture, None)[0]
 
 
 def open_scaled(picture: Picture, side: int | None) -> tuple[Image.Image, tuple[int, int]]:
-    """The decoded picture in RGB, and its width and height in the file.
+    """The picture in RGB as a viewer shows it, and the width and height of that in the file.
 
     A JPEG that is to be made ``side`` pixels wide and high is decoded at half, a quarter or an
     eighth of its scale where at least twice ``side`` is left, as Pillow's own thumbnails are: that
@@ -160,12 +162,15 @@ def open_scaled(picture: Picture, side: int | None) -> tuple[Image.Image, tuple[
             data = io.BytesIO(read_place(picture.path, picture.place))
             image = Image.open(data, formats=_DECODERS)  # of bytes: there is no file to be closed
             size = image.size
-            if side:
-                image.draft("RGB", (2 * side, 2 * side))
-            image.load()
-            return image if image.mode == "RGB" else image.convert("RGB"), size
+            reduced = side and image.draft("RGB", (2 * side, 2 * side))
+            shown = as_shown(image)
+            if not reduced:
+                return shown, shown.size
+            return shown, size[::-1] if turn_of(image) in SIDEWAYS else size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadRecord(Reason.DECOMPRESSION_BOMB, str(error)) from error
+    except NoGreyRange as error:
+        raise BadRecord(Reason.NO_GREY_RANGE, str(error)) from error
     except BadRecord:
         raise
     except UnidentifiedImageError as error:  # whose message tells an address in memory

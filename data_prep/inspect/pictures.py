@@ -13,6 +13,7 @@ from PIL import Image
 from data_prep.inspect.sampling import grid_of
 from data_prep.quarantine import BadRecord
 from data_prep.readers.images import open_picture, picture_below
+from data_prep.regions.boxes import lies_sideways
 from data_prep.regions.class_names import CLASS_NAMES_NAME
 from data_prep.regions.pixels import grid_of_source
 from data_prep.regions.plan import PIXELS
@@ -83,7 +84,7 @@ def picture_of(
     regions, name, size = corpus.regions(row), corpus.image_id(row), corpus.size(row)
     columns, rows = grid_of(regions.boxes)
     rebuilt = _rebuilt(regions, corpus.source)
-    file, trouble = _file(name, image_root)
+    file, trouble = _file(name, size, image_root)
     shown = file or rebuilt
     width, height = _fitted(file.size if file else size)
     best = regions.class_probs.argmax(axis=1) if len(regions.boxes) else np.empty(0, np.int64)
@@ -124,14 +125,17 @@ def _rebuilt(regions: Regions, source: RegionSource) -> Image.Image | None:
     return grid_of_source(source).picture(np.asarray(regions.features))
 
 
-def _file(name: str, root: Path | None) -> tuple[Image.Image | None, str]:
-    """The picture file, or why there is none."""
+def _file(name: str, size: tuple[int, int], root: Path | None) -> tuple[Image.Image | None, str]:
+    """The picture file, or why there is none that regions of a picture of ``size`` lie on."""
     if root is None:
         return None, ""
     try:
         image = open_picture(picture_below(root, name, "", 0))
     except BadRecord as error:
         return None, error.detail
+    if lies_sideways(size, *image.size):
+        told = f"shown as {image.width} x {image.height}, its regions are of {size[0]} x {size[1]}"
+        return None, f"{told}, the picture before its EXIF turned it"
     image.thumbnail((LONG_SIDE, LONG_SIDE))
     return image, ""
 

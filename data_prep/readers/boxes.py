@@ -38,6 +38,7 @@ class BoxSet(NamedTuple):
     classes: tuple[str, ...]  # R names; none if the file knows no classes
     source: str
     line: int  # line, or number of the image in the file
+    size: tuple[float, float] = (0, 0)  # width and height of the picture, if the file says them
 
 
 def read_boxes(file: Path) -> Iterator[BoxSet | Bad]:
@@ -96,6 +97,7 @@ class _Drawn(NamedTuple):
     boxes: Sequence[Any]  # of four numbers each, if all is well
     classes: Sequence[str]  # as many, or none
     normalised: bool
+    size: tuple[float, float] = (0, 0)
 
 
 def _checked(drawn: _Drawn, source: str, line: int) -> Iterator[BoxSet | Bad]:
@@ -112,7 +114,7 @@ def _checked(drawn: _Drawn, source: str, line: int) -> Iterator[BoxSet | Bad]:
             good.append(box)
     boxes = np.array(good, dtype=np.float32).reshape(-1, 4)
     classes = tuple(drawn.classes[number] for number in kept) if drawn.classes else ()
-    yield BoxSet(drawn.image, boxes, drawn.normalised, classes, source, line)
+    yield BoxSet(drawn.image, boxes, drawn.normalised, classes, source, line, drawn.size)
 
 
 def _wrong(box: Any, normalised: bool) -> str:
@@ -214,7 +216,8 @@ class _Coco:
             sized = all(isinstance(n, int | float) and n > 0 for n in (width, height))
             if sized:
                 corners = [_shares(box, width, height) for box in corners]
-            yield number, _Drawn(name, corners, classes, sized)
+            size = (width, height) if sized else (0, 0)
+            yield number, _Drawn(name, corners, classes, sized, size)
 
 
 def _of_coco(file: Path) -> Iterator[BoxSet | Bad]:

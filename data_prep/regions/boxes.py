@@ -7,6 +7,7 @@ from data_prep.readers.tables.rows import BOX_TOLERANCE, fits
 
 # R regions, F features
 
+_ASPECT_TOLERANCE = 0.02  # pictures are resized to whole pixels
 _MOST_FLOAT16 = float(np.finfo(np.float16).max)  # 65,504
 
 
@@ -35,6 +36,19 @@ def relative_boxes(boxes: np.ndarray, width: float, height: float) -> np.ndarray
         raise BadRecord(Reason.BOX_OUTSIDE_IMAGE, f"a box begins at {left.min():g}, {top.min():g}")
     size = np.array([width, height, width, height], dtype=np.float32)
     return with_area((boxes / size).clip(0, 1))
+
+
+def lies_sideways(size: tuple[float, float], width: int, height: int) -> bool:
+    """Is a picture of that size, or resized from it, shown with its sides swapped?
+
+    Pictures may have been squeezed too: only a size that fits swapped, and not as it is, counts.
+    One of 0 x 0 is not known and never does.
+    """
+
+    def same_shape(across: float, down: float) -> bool:
+        return abs(across * height - down * width) <= _ASPECT_TOLERANCE * down * width
+
+    return same_shape(size[1], size[0]) and not same_shape(*size)
 
 
 def with_area(edges: np.ndarray) -> np.ndarray:

@@ -68,7 +68,7 @@ def _boxed(
         raise BadRecord(Reason.BAD_BOX, f"{file} has boxes of it in pixels, and others in shares")
     boxes = tuple(tuple(map(float, box)) for found in sets for box in found.boxes)
     if vocabulary is None:
-        return BoxedPicture(picture, boxes, first.normalised, ())
+        return BoxedPicture(picture, boxes, first.normalised, (), first.size)
     names = [name for found in sets for name in found.classes]
     if len(names) != len(boxes):
         raise ValueError(
@@ -76,4 +76,4 @@ def _boxed(
             f"{first.image}: leave --class-names out, regions then get visual words"
         )
     ids = tuple(vocabulary.id_of(name) for name in names)
-    return BoxedPicture(picture, boxes, first.normalised, ids)
+    return BoxedPicture(picture, boxes, first.normalised, ids, first.size)

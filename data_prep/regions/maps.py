@@ -7,7 +7,13 @@ import numpy as np
 
 from data_prep.quarantine import BadRecord, Reason
 from data_prep.readers.images import Picture
-from data_prep.regions.boxes import as_float16, grid_boxes, relative_boxes, with_area
+from data_prep.regions.boxes import (
+    as_float16,
+    grid_boxes,
+    lies_sideways,
+    relative_boxes,
+    with_area,
+)
 from data_prep.regions.encoder import Encoded, Encoder
 from data_prep.regions.pooling import POINTS, pool_boxes, shrink
 from data_prep.regions.rows import Regions
@@ -50,6 +56,7 @@ class BoxedPicture(NamedTuple):
     boxes: tuple[tuple[float, float, float, float], ...]  # x1, y1, x2, y2
     normalised: bool  # shares of width and height, else pixels
     class_ids: tuple[int, ...]  # as many as boxes; none if they have no classes
+    size: tuple[float, float] = (0, 0)  # width and height that the boxes were drawn on, if known
 
     @property
     def id(self) -> str:
@@ -89,6 +96,13 @@ class BoxReader(NamedTuple):
                 yield error
 
     def _regions(self, record: BoxedPicture, found: Encoded) -> Regions:
+        if lies_sideways(record.size, found.width, found.height):
+            raise BadRecord(
+                Reason.BAD_BOX,
+                "boxes of a picture of {:g} x {:g}, ".format(*record.size)
+                + f"it is shown as {found.width} x {found.height}: turn them as its EXIF turns it, "
+                "or take the orientation out of its EXIF",
+            )
         boxes = np.array(record.boxes[: self.max_regions], np.float32)
         if not record.normalised:
             boxes = relative_boxes(boxes, found.width, found.height)

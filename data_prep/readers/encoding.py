@@ -77,13 +77,12 @@ def _refused(start: bytes) -> str:
     """Why a file that begins so is not read; empty if it is."""
     if start.startswith(_UTF32):
         return _told("UTF-32")
-    even, odd = start[0 : len(start) & ~1 : 2], start[1::2]
     if len(start) < _LEAST_PROBE or start[:2] in _UTF16:
         return ""
-    if not any(odd) and all(even):
-        return _told("UTF-16LE", " without a byte-order mark")
-    if not any(even) and all(odd):
-        return _told("UTF-16BE", " without a byte-order mark")
+    even, odd = start[0 : len(start) & ~1 : 2], start[1::2]
+    for encoding, whole, halves in (("UTF-16LE", even, odd), ("UTF-16BE", odd, even)):
+        if all(whole) and 2 * halves.count(0) >= len(halves):  # no text holds a NUL
+            return _told(encoding, " without a byte-order mark")
     return ""
 
 

@@ -6,6 +6,8 @@ import time
 
 import pandas
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data_prep.quarantine import Bad, BadRecord
 from data_prep.readers.delimited import dialect_of, table_rows
@@ -28,7 +30,7 @@ def _dialect(text, delimiter, columns=2):
 
 
 def _lines(text):
-    return ((n, line) for n, line in enumerate(io.StringIO(text, newline=""), 1))
+    return ((n, line) for n, line in enumerate(io.StringIO(text, newline="\n"), 1))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -76,6 +78,19 @@ def test_one_decision_for_a_file(rows, quoted):
     dialect = _dialect("\n".join(rows) + "\n", "\t")
     assert dialect.quoted is quoted
     assert ("are text" in dialect.guess) is not quoted
+
+
+FIELDS = st.text('ab"\t\n\r ,;', max_size=6).filter(lambda text: not {"\t", "\n"} <= {*text})
+"""Both in one field: the pieces may be rows by themselves, and nobody can tell."""
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(FIELDS, min_size=2, max_size=2), min_size=1))
+def test_what_csv_writes_comes_back(rows):
+    stream = io.StringIO(newline="\n")
+    csv.writer(stream, "excel-tab").writerows(rows)
+    dialect = _dialect(stream.getvalue(), "\t")
+    assert [row for _, row in table_rows(_lines(stream.getvalue()), dialect)] == rows
 
 
 def test_no_guess_where_nothing_hangs_on_it():

@@ -32,8 +32,8 @@ class Dialect(NamedTuple):
 def dialect_of(read: Callable[[], Lines], delimiter: str, columns: int) -> Dialect:
     """The dialect of a file, by all of it: that in which more rows have the ``columns``.
 
-    Where both fit, a quote doubled within quotes, or a column in which all fields stand in quotes,
-    speaks for tools that write quotes.
+    Where both fit, what only quotes can hold (a quote twice), or a column in which all fields stand
+    in quotes, speaks for tools that write them.
 
     Args:
         read: begins with the first line again.
@@ -85,7 +85,7 @@ class _Plain:
         self._delimiter, self._columns = delimiter, columns
         self._rows = 0  # of so many columns
         self._enclosed = [0] * columns  # fields in quotes by column
-        self._doubled = False
+        self._needed = False  # has a field in quotes what must stand in them?
         self.opening = 0  # the first line with a field that begins with a quote
         self.score = 0  # rows of so many columns less rows of others
 
@@ -104,13 +104,13 @@ class _Plain:
                 inner = field[1:-1] if len(field) > 1 and field.endswith(_QUOTE) else None
                 if inner is None or _QUOTE in inner.replace(_QUOTE * 2, ""):
                     continue
-                self._doubled = self._doubled or _QUOTE in inner
+                self._needed = self._needed or _QUOTE in inner or "\r" in inner
                 if good:
                     self._enclosed[column] += 1
 
     @property
     def speaks_for_quotes(self) -> bool:
-        return self._doubled or (self._rows > 0 and self._rows in self._enclosed)
+        return self._needed or (self._rows > 0 and self._rows in self._enclosed)
 
 
 def _quoted_rows(

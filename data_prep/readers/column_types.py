@@ -51,7 +51,7 @@ def is_status(kind: pa.DataType) -> bool:
     return is_text_or_bytes(kind) or pa.types.is_boolean(kind) or numeric
 
 
-def holds_captions(kind: pa.DataType) -> bool:
+def is_captions(kind: pa.DataType) -> bool:
     """Does a column hold texts, lists of texts, or of structs with a text called ``raw``?"""
     kind = plain_type(kind)
     if _is_list(kind):

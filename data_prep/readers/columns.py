@@ -23,8 +23,8 @@ from data_prep.quarantine import Bad, BadRecord, Reason
 from data_prep.readers.arrow_places import Compressed, value_ranges
 from data_prep.readers.caption_tables import url_names
 from data_prep.readers.column_types import (
-    holds_captions,
     is_binary,
+    is_captions,
     is_status,
     is_text,
     is_text_or_bytes,
@@ -98,7 +98,7 @@ def columns_of(schema: pa.Schema, file: Path) -> Columns:
         name=name,
         key=first(KEYS, is_text_or_bytes),
         url=first(URLS, is_text_or_bytes),
-        captions=caption_fields(name for name, kind in types.items() if holds_captions(kind)),
+        captions=caption_fields(name for name, kind in types.items() if is_captions(kind)),
         split=first(SPLITS, is_text_or_bytes),
         status=first(STATUSES, is_status),
     )

@@ -3,16 +3,36 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_prep.quarantine import BadRecord, Reason
-from data_prep.readers.delimited import COMMA, SEMICOLON, TAB, Lines, dialect_of, table_rows
-from data_prep.readers.delimited import fields_of as fields_in
+from data_prep.readers.delimited import (
+    COMMA,
+    SEMICOLON,
+    TAB,
+    Lines,
+    dialect_of,
+    fields_of,
+    table_rows,
+)
 from data_prep.readers.fields import named
 from data_prep.readers.lines import MAX_RECORD_BYTES, kind_of, text_lines
 from data_prep.readers.text_sources import CSV
 
 _ID = "id"
+
+
+class _Layout(NamedTuple):
+    """Where the parts of a document stand in a row."""
+
+    delimiter: str
+    columns: int
+    text: int
+    id: int  # -1: rows have none
+    has_header: bool
+
+
+_ID_AND_TEXT = _Layout(TAB, 2, 1, 0, False)
 
 
 def row_records(
@@ -27,39 +47,35 @@ def row_records(
     Raises:
         ValueError: a .csv without a header that names the text.
     """
-    _, first = next(text_lines(file), (0, ""))
-    delimiter, names = _header(first if isinstance(first, str) else "", field)
-    if not delimiter:
-        if kind_of(file) == CSV:
-            raise ValueError(
-                f"{file}, line 1: expected a header with a column {field!r} between commas, "
-                f"semicolons or tabs, found {first!r:.80}: name the one with the text with --field"
-            )
-        delimiter, names = TAB, []
-    columns = len(names) or 2
-    dialect = dialect_of(partial(text_lines, file), delimiter, columns)
+    layout = _layout(file, field)
+    dialect = dialect_of(partial(text_lines, file), layout.delimiter, layout.columns)
     if dialect.guess:
         on_guess(f"{file}: {dialect.guess}")
-    text_at = names.index(named(names, [field.lower()])) if names else 1
-    name = named(names, [_ID])
-    id_at = names.index(name) if name else -1 if names else 0
     for line, row in table_rows(lines, dialect, MAX_RECORD_BYTES):
         if isinstance(row, BadRecord):
             yield line, row
-        elif names and line == 1:
+        elif layout.has_header and line == 1:
             continue
-        elif len(row) != columns:
-            expected = f"the header has {columns}" if names else "expected 2: id, tab, text"
-            told = f"{len(row)} columns, {expected}"
-            yield line, BadRecord(Reason.BAD_RECORD, told, TAB.join(row))
+        elif len(row) != layout.columns:
+            expected = "as in the header" if layout.has_header else "id, tab, text"
+            detail = f"{len(row)} columns, expected {layout.columns}: {expected}"
+            yield line, BadRecord(Reason.BAD_RECORD, detail, TAB.join(row))
         else:
-            yield line, {_ID: row[id_at] if id_at >= 0 else None, field: row[text_at]}
+            yield line, {_ID: row[layout.id] if layout.id >= 0 else None, field: row[layout.text]}
 
 
-def _header(line: str, field: str) -> tuple[str, list[str]]:
-    """What cuts the header and the names in it; both empty where the line is none."""
-    for delimiter in (TAB, COMMA, SEMICOLON):
-        names = fields_in(line, delimiter)
-        if len(names) > 1 and named(names, [field.lower()]):
-            return delimiter, names
-    return "", []
+def _layout(file: Path, field: str) -> _Layout:
+    _, first = next(text_lines(file), (0, ""))
+    is_csv = kind_of(file) == CSV
+    for delimiter in (COMMA, SEMICOLON, TAB) if is_csv else (TAB,):
+        names = fields_of(first, delimiter) if isinstance(first, str) else []
+        if text := named(names, [field.lower()]):
+            name = named(names, [_ID])
+            at = names.index(name) if name else -1
+            return _Layout(delimiter, len(names), names.index(text), at, True)
+    if is_csv:
+        raise ValueError(
+            f"{file}, line 1: expected a header with a column {field!r} between commas, "
+            f"semicolons or tabs, found {first!r:.80}: name the one with the text with --field"
+        )
+    return _ID_AND_TEXT

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_prep.quarantine import BadRecord, Reason
-from data_prep.readers.column_types import is_binary, is_text_or_bytes
+from data_prep.readers.column_types import is_binary, is_text_or_bytes, values_of
 from data_prep.readers.lines import MAX_RECORD_BYTES, decoded
 
 _ROWS_AT_ONCE = 1024
@@ -32,10 +32,11 @@ def table_records(file: Path, field: str) -> Iterator[tuple[int, dict[str, Any] 
         batches = _arrow_batches(file, field)
     row = 0
     for batch in batches:
-        ids = batch.column(_ID).to_pylist() if _ID in batch.schema.names else [None] * len(batch)
+        ids = values_of(batch.column(_ID)) if _ID in batch.schema.names else [None] * len(batch)
         for name, text in zip(ids, _texts(batch.column(field)), strict=True):
             row += 1
-            yield row, text if isinstance(text, BadRecord) else {_ID: name, field: text}
+            bad = next((value for value in (name, text) if isinstance(value, BadRecord)), None)
+            yield row, bad or {_ID: name, field: text}
 
 
 def _arrow_batches(file: Path, field: str) -> Iterator[pa.RecordBatch]:

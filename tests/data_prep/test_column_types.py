@@ -87,7 +87,8 @@ def test_text_is_text(kind, tmp_path):
         pairs = [(pair.image, pair.captions) for pair in found.entries]
         assert pairs == [("0.jpg", (TEXTS[0],)), ("3.jpg", (TEXTS[3],))]
         assert found.left_out == {f"{path}: split 'test'": 1, f"{path}: status 'failed'": 1}
-        assert [document.text for document in DocumentReader([path], "txt")] == TEXTS
+        documents = [(found.id, found.text) for found in DocumentReader([path], "txt")]
+        assert documents == list(zip("abcd", TEXTS, strict=True))
 
 
 @pytest.mark.parametrize("kind", LIST_TYPES)

@@ -163,9 +163,9 @@ def test_texts_with_a_header_and_quotes(name, delimiter, tmp_path):
 
 
 def test_texts_without_a_header(tmp_path):
-    (tmp_path / "a.tsv").write_text('x\t"one" of them\ny\ttext\nz\tthree\tcolumns\n')
+    (tmp_path / "a.tsv").write_text('x\t"one", text\ny\ttext\nz\tthree\tcolumns\n')
     found = list(DocumentReader([tmp_path / "a.tsv"]))
-    assert [entry.text for entry in found[:2]] == ['"one" of them', "text"]
+    assert [entry.text for entry in found[:2]] == ['"one", text', "text"]
     assert found[2].reason == "bad_record" and "expected 2: id, tab, text" in found[2].detail
     (tmp_path / "a.csv").write_text("x,one\n")
     with pytest.raises(ValueError, match=r"a\.csv, line 1: expected a header with a column 'text'"):
@@ -176,7 +176,9 @@ def test_texts_without_a_header(tmp_path):
     assert {*folder} == {str(tmp_path / "a.tsv")}  # a table beside texts mostly tells of them
     (tmp_path / "wide.tsv").write_text("id\ttext\tn\n1\tone\t1\n2\ttwo\n")
     found = list(DocumentReader([tmp_path / "wide.tsv"]))
-    assert found[0].text == "one" and "2 columns, the header has 3" in found[1].detail
+    assert found[0].text == "one" and "2 columns, expected 3: as in the header" in found[1].detail
+    (tmp_path / "one.csv").write_text('Text\none\n"two, three"\n')
+    assert [found.text for found in DocumentReader([tmp_path / "one.csv"])] == ["one", "two, three"]
 
 
 def test_guesses_are_told_on_the_screen(prep, make_pictures, tokenizer_file, tmp_path):

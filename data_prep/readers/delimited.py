@@ -29,7 +29,9 @@ class Dialect(NamedTuple):
     guess: str = ""  # what to tell, where the file may also be read otherwise
 
 
-def dialect_of(read: Callable[[], Lines], delimiter: str, columns: int) -> Dialect:
+def dialect_of(
+    read: Callable[[], Lines], delimiter: str, columns: int, max_field: int = _MAX_FIELD
+) -> Dialect:
     """The dialect of a file, by all of it: that in which more rows have the ``columns``.
 
     Where both fit, what only quotes can hold (a quote twice), or a column in which all fields stand
@@ -46,7 +48,7 @@ def dialect_of(read: Callable[[], Lines], delimiter: str, columns: int) -> Diale
             plain.see(number, line)
     if not plain.opening:
         return Dialect(delimiter, False)
-    rows = (row for _, row in _quoted_rows(read(), delimiter, _MAX_FIELD))
+    rows = (row for _, row in _quoted_rows(read(), delimiter, max_field))
     score = sum(1 if isinstance(row, list) and len(row) == columns else -1 for row in rows)
     quoted = score > plain.score or (score == plain.score and plain.speaks_for_quotes)
     told = f"line {plain.opening} begins a field with a double quote"

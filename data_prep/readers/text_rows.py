@@ -48,7 +48,8 @@ def row_records(
         ValueError: a .csv without a header that names the text.
     """
     layout = _layout(file, field)
-    dialect = dialect_of(partial(text_lines, file), layout.delimiter, layout.columns)
+    read = partial(text_lines, file)
+    dialect = dialect_of(read, layout.delimiter, layout.columns, MAX_RECORD_BYTES)
     if dialect.guess:
         on_guess(f"{file}: {dialect.guess}")
     for line, row in table_rows(lines, dialect, MAX_RECORD_BYTES):

@@ -162,6 +162,13 @@ def test_texts_with_a_header_and_quotes(name, delimiter, tmp_path):
     assert [document.id for document in found] == [f"{name}:{line}" for line in (2, 5, 6, 7)]
 
 
+def test_long_texts_in_quotes_decide_too(tmp_path):
+    texts = [f'"{n}"\n' + "word " * 40_000 for n in range(3)]
+    frame = pandas.DataFrame({"text": texts}, index=pandas.Index(list("abc"), name="id"))
+    frame.to_csv(tmp_path / "a.tsv", sep="\t")
+    assert [document.text for document in DocumentReader([tmp_path / "a.tsv"])] == texts
+
+
 def test_texts_without_a_header(tmp_path):
     (tmp_path / "a.tsv").write_text('x\t"one", text\ny\ttext\nz\tthree\tcolumns\n')
     found = list(DocumentReader([tmp_path / "a.tsv"]))

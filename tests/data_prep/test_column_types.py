@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 from data_prep.quarantine import Bad
 from data_prep.readers.formats import find_sources
 from data_prep.readers.images import open_picture
-from data_prep.readers.pairs import picture_of, read_pairs, read_pictures
+from data_prep.readers.pairs import pairs_of, picture_of, read_pairs, read_pictures
 from data_prep.readers.text import DocumentReader
 
 TEXTS = ["a red fox", "a hen of forty letters, more than a view holds", "ü", "last"]
@@ -83,10 +83,10 @@ def test_text_is_text(kind, tmp_path):
         "id": TEXT_TYPES[kind](list("abcd")),
     }
     for path in _files(tmp_path, columns):
-        found = read_pairs(find_sources([path]), ["train"])
-        pairs = [(pair.image, pair.captions) for pair in found.entries]
-        assert pairs == [("0.jpg", (TEXTS[0],)), ("3.jpg", (TEXTS[3],))]
-        assert found.left_out == {f"{path}: split 'test'": 1, f"{path}: status 'failed'": 1}
+        (source,) = find_sources([path])
+        first, *others, last = pairs_of(source, ["train"])
+        assert (first.captions, last.captions) == ((TEXTS[0],), (TEXTS[3],))
+        assert [entry.what for entry in others] == ["split 'test'", "status 'failed'"]
         documents = [(found.id, found.text) for found in DocumentReader([path], "txt")]
         assert documents == list(zip("abcd", TEXTS, strict=True))
 

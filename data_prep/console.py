@@ -1,6 +1,6 @@
 """What `unimo-prep` shows: a progress bar while it builds, the quarantine when it is done."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -108,6 +108,12 @@ def report_left_out(left_out: Mapping[str, int]) -> None:
     """Which records were not wanted: of another split, or never downloaded."""
     for what, count in left_out.items():
         console.print(f"left out of {what}: {count:,} records", soft_wrap=True, markup=False)
+
+
+def report_guesses(guesses: Iterable[str]) -> None:
+    """How sources were read that may be read otherwise too."""
+    for guess in guesses:
+        console.print(f"guessed: {guess}", soft_wrap=True, markup=False, highlight=False)
 
 
 def report(out: Folder, manifest: Manifest | None) -> None:

@@ -83,6 +83,12 @@ def test_unreadable_files_are_named(tmp_path):
         load_config(tmp_path / "bad.toml")
 
 
+def test_a_byte_order_mark_is_no_key(tmp_path):
+    demo = CONFIGS / "demo.toml"
+    (tmp_path / "run.toml").write_text("\ufeff" + demo.read_text("utf-8"), encoding="utf-8")
+    assert load_config(tmp_path / "run.toml") == load_config(demo)
+
+
 def test_configurations_cannot_change_under_a_run():
     config = load_config(CONFIGS / "demo.toml")
     with pytest.raises(dataclasses.FrozenInstanceError):

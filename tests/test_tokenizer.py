@@ -1,5 +1,6 @@
 """The tokenizer: RoBERTa's special ids, round trips, word borders, refusals."""
 
+import json
 import os
 from pathlib import Path
 
@@ -56,6 +57,9 @@ def test_files_that_are_no_tokenizer_are_refused(tmp_path):
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(ValueError, match="is no tokenizer file"):
         load_tokenizer(tmp_path / "bad.json")
+    (tmp_path / "bad.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(ValueError, match=r"bad\.json is no tokenizer file"):
+        load_tokenizer(tmp_path / "bad.json")
     with pytest.raises(ValueError, match=r"neither tokenizer.json nor vocab.json"):
         load_tokenizer(tmp_path)
     Tokenizer(models.BPE(vocab={"a": 0}, merges=[])).save(str(tmp_path / "other.json"))
@@ -63,6 +67,26 @@ def test_files_that_are_no_tokenizer_are_refused(tmp_path):
         load_tokenizer(tmp_path / "other.json")
     with pytest.raises(ValueError, match="vocab_size 10 is not within"):
         train_tokenizer(TEXTS, 10)
+
+
+def test_byte_order_marks_are_no_words(trained, tmp_path):
+    values = json.loads(trained.to_json())
+    merges = "".join(f"{left} {right}\n" for left, right in values["model"]["merges"])
+    contents = {
+        "saved.json": trained.to_json(),
+        "roberta/vocab.json": json.dumps(values["model"]["vocab"]),
+        "roberta/merges.txt": f"#version: 0.2\n{merges}",
+    }
+    (tmp_path / "roberta").mkdir()
+    for mark in ("", "\ufeff"):
+        for name, content in contents.items():
+            (tmp_path / name).write_text(mark + content, encoding="utf-8")
+        for name in ("saved.json", "roberta"):
+            loaded = load_tokenizer(tmp_path / name)
+            assert loaded.encode(TEXTS) == trained.encode(TEXTS)
+    (tmp_path / "roberta" / "merges.txt").write_text("one two three\n")
+    with pytest.raises(ValueError, match=r"vocab\.json and merges\.txt are no byte-level BPE"):
+        load_tokenizer(tmp_path / "roberta")
 
 
 @pytest.mark.real

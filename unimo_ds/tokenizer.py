@@ -111,7 +111,9 @@ def load_tokenizer(path: str | Path) -> WordTokenizer:
             f"no tokenizer at {path}: make one with `unimo-prep tokenizer {path} FILES...`"
         )
     try:
-        return WordTokenizer(Tokenizer.from_file(str(path)), str(path))
+        return WordTokenizer(Tokenizer.from_str(path.read_text(encoding="utf-8-sig")), str(path))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no tokenizer file: {error}") from error
     except ValueError:
         raise
     except Exception as error:  # the library raises bare Exception
@@ -123,8 +125,19 @@ def import_roberta(folder: Path) -> WordTokenizer:
     vocab, merges = folder / "vocab.json", folder / "merges.txt"
     if not (vocab.is_file() and merges.is_file()):
         raise ValueError(f"{folder} holds neither tokenizer.json nor vocab.json and merges.txt")
-    model = models.BPE.from_file(str(vocab), str(merges), unk_token=UNK)
+    model = _published_model(vocab, merges)
     return WordTokenizer(_assemble(Tokenizer(model)), str(folder))
+
+
+def _published_model(vocab: Path, merges: Path) -> models.BPE:
+    # Not by the library's own reader, which takes an editor's byte-order mark for a word.
+    try:
+        words = json.loads(vocab.read_text(encoding="utf-8-sig"))
+        lines = merges.read_text(encoding="utf-8-sig").split("\n")
+        pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
+        return models.BPE(words, [(left, right) for left, right in pairs], unk_token=UNK)
+    except Exception as error:  # the library raises bare Exception
+        raise ValueError(f"{vocab} and {merges.name} are no byte-level BPE: {error}") from error
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> WordTokenizer:

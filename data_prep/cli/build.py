@@ -44,7 +44,14 @@ from data_prep.cli.options import (
     Workers,
     build_options,
 )
-from data_prep.console import building, console, listing, report, report_left_out
+from data_prep.console import (
+    building,
+    console,
+    listing,
+    report,
+    report_guesses,
+    report_left_out,
+)
 from data_prep.demo.build import DemoSize, build_demo
 from data_prep.engine import LOCAL
 from data_prep.images import Images, build_images
@@ -136,6 +143,7 @@ def images(
         with listing("pictures") as seen:
             pictures = read_pictures(find_sources(files, form), root, seen)
         report_left_out(pictures.left_out)
+        report_guesses(pictures.guesses)
         found = Images(pictures.records, pictures.bad)
     with building(out, build_options(ctx), len(found.records), 1, "images") as options:
         manifest = build_images(out, found, plan, options)
@@ -201,6 +209,7 @@ def pairs(
         else:
             grouped = group_by_picture(found.entries, root)
     report_left_out(found.left_out)
+    report_guesses(found.guesses)
     (words,) = localise([tokenizer], cache)
     with building(out, build_options(ctx), len(grouped.images.records), 1, "images") as options:
         manifest = build_pairs(

@@ -53,7 +53,7 @@ from data_prep.cli.text_options import (
     TopGrams,
     cleaning_of,
 )
-from data_prep.console import building, report
+from data_prep.console import building, report, report_guesses
 from data_prep.engine import LOCAL
 from data_prep.packing import Pack
 from data_prep.readers.text import DocumentReader
@@ -70,8 +70,8 @@ def text(
     files: Annotated[
         Sources,
         typer.Argument(
-            help=".txt, .jsonl, .tsv, .tar (also .gz, .xz, .zst), .parquet, .arrow; folders and "
-            "patterns of them; datasets of save_to_disk",
+            help=".txt, .jsonl, .tsv, .csv, .tar (also .gz, .xz, .zst), .parquet, .arrow; "
+            "folders and patterns of them; datasets of save_to_disk",
             parser=location,
         ),
     ],
@@ -127,6 +127,7 @@ def text(
             cleaning=cleaning,
             phrases=phrases,
         )
+    report_guesses(reader.guesses)
     report(out, manifest)
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep.quarantine import Bad, BadRecord, Reason
+from data_prep.readers.fields import record_image
 from data_prep.readers.json_stream import json_items, json_lines
 
 _LINES = (".jsonl", ".jsonl.gz", ".jsonl.xz")
@@ -133,9 +134,9 @@ def _wrong(box: Any, normalised: bool) -> str:
 
 
 def _listed(record: dict[str, Any]) -> _Drawn:
-    image, boxes = record.get("image"), record.get("boxes")
+    image, boxes = record_image(record), record.get("boxes")
     classes, normalised = record.get("classes", []), record.get("normalised", False)
-    if not isinstance(image, str) or not image:
+    if not image:
         raise BadRecord(Reason.MISSING_FIELD, "no name in the field 'image'")
     if not isinstance(boxes, list):
         raise BadRecord(Reason.MISSING_FIELD, "no list in the field 'boxes'")
@@ -150,8 +151,8 @@ def _listed(record: dict[str, Any]) -> _Drawn:
 
 def _entities(record: dict[str, Any]) -> _Drawn:
     """The class of an entity is the first type that a phrase gives it."""
-    image, by_entity = record.get("image"), record["boxes_xyxy_norm"]
-    if not isinstance(image, str) or not image or not isinstance(by_entity, dict):
+    image, by_entity = record_image(record), record["boxes_xyxy_norm"]
+    if not image or not isinstance(by_entity, dict):
         raise BadRecord(Reason.MISSING_FIELD, "no 'image', or 'boxes_xyxy_norm' is no object")
     kinds: dict[str, str] = {}
     try:

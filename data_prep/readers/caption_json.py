@@ -7,13 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.quarantine import Bad, BadRecord, Reason
+from data_prep.readers.fields import (
+    SPLITS,
+    named,
+    record_captions,
+    record_image,
+    record_status,
+)
 from data_prep.readers.json_stream import json_items, json_lines
-from data_prep.readers.records import Record
+from data_prep.readers.records import LeftOut, Record
 
 
-def line_records(file: Path) -> Iterator[Record | Bad]:
-    """``.jsonl`` (also .gz, .xz): ``{"image": name, "captions": [text, ...]}`` on a line; also
-    ``"file_name": name`` and ``"caption": text`` or ``"text": text``.
+def line_records(file: Path) -> Iterator[Record | Bad | LeftOut]:
+    """``.jsonl`` (also .gz, .xz): ``{"image": name, "captions": [text, ...]}`` on a line, or other
+    fields of `data_prep.readers.fields`, each of which may hold a text or a list.
 
     Raises:
         ValueError: a packed file is damaged.
@@ -24,7 +31,7 @@ def line_records(file: Path) -> Iterator[Record | Bad]:
         raise ValueError(f"{file} is damaged: {error}") from error
 
 
-def list_records(file: Path) -> Iterator[Record | Bad]:
+def list_records(file: Path) -> Iterator[Record | Bad | LeftOut]:
     """``.json``: a list of the same records."""
     yield from _records(((n, item) for n, (_, item) in enumerate(json_items(file), 1)), file)
 
@@ -84,7 +91,7 @@ def coco_records(file: Path, need_captions: bool) -> Iterator[Record | Bad]:
             yield error.at(str(file), number, str(image))
 
 
-def _records(found: Iterator[tuple[int, Any]], file: Path) -> Iterator[Record | Bad]:
+def _records(found: Iterator[tuple[int, Any]], file: Path) -> Iterator[Record | Bad | LeftOut]:
     for number, record in found:
         try:
             if isinstance(record, BadRecord):
@@ -96,15 +103,13 @@ def _records(found: Iterator[tuple[int, Any]], file: Path) -> Iterator[Record | 
             yield error.at(str(file), number, raw=record)
 
 
-def _record(record: dict[str, Any], line: int) -> Record:
-    image = record.get("image", record.get("file_name"))
-    single = [record[name] for name in ("caption", "text") if name in record][:1]
-    captions = record.get("captions", single)
-    if not isinstance(image, str) or not image:
+def _record(record: dict[str, Any], line: int) -> Record | LeftOut:
+    if left_out := record_status(record):
+        return LeftOut(left_out)
+    image, split = record_image(record), named(record, SPLITS)
+    if not image:
         raise BadRecord(Reason.MISSING_FIELD, "no name in the field 'image'")
-    if not isinstance(captions, list):
-        raise BadRecord(Reason.MISSING_FIELD, "no list of texts in the field 'captions'")
-    return Record(image, tuple(captions), line, str(record.get("split") or ""))
+    return Record(image, record_captions(record), line, str(record.get(split) or ""))
 
 
 def _karpathy(image: dict[str, Any], number: int) -> Record:

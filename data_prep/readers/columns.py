@@ -1,39 +1,55 @@
 """Pictures and captions out of Parquet and Arrow: values of a column, or files that it names.
 
-What columns mean is told by their names and types:
+What columns mean is told by their names (`data_prep.readers.fields`) and types:
 
-* picture: binary, or a struct with ``bytes`` (as `datasets` writes images), called image, img, jpg,
-  jpeg, png, webp or picture; else text called image, image_path, file_name, filename, filepath or
-  path; else ``key`` (img2dataset's; ``KEY.jpg`` beside the file or in a folder called like it);
-  else ``url`` (found by the rules of Conceptual Captions but for the last).
-* captions: text or a list of texts, called captions, caption, sentences, TEXT or text.
-* ``split``, and img2dataset's ``status``, of which only "success" is taken.
+* picture: binary, or a struct with ``bytes`` (as `datasets` writes images); else text with its
+  name; else ``key`` (img2dataset's; ``KEY.jpg`` beside the file or in a folder called like it);
+  else ``url`` (found by the rules of Conceptual Captions but for the last). Rows without bytes are
+  those that a name is looked at for.
+* captions: text, a list of texts, or a series of columns of them.
+* ``split``, and img2dataset's ``status``, of which only success is taken.
 """
 
 from collections.abc import Callable, Iterator
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_prep.quarantine import Bad, BadRecord, Reason
+from data_prep.readers.arrow_places import Compressed, value_ranges
 from data_prep.readers.caption_tables import url_names
+from data_prep.readers.column_types import (
+    is_binary,
+    is_captions,
+    is_status,
+    is_text,
+    is_text_or_bytes,
+    struct_field,
+    values_of,
+)
+from data_prep.readers.fields import (
+    IMAGE_NAMES,
+    KEYS,
+    PICTURES,
+    SPLITS,
+    STATUSES,
+    URLS,
+    all_captions,
+    caption_fields,
+    named,
+    not_downloaded,
+)
 from data_prep.readers.images import Picture
 from data_prep.readers.places import Range, Row
 from data_prep.readers.records import LeftOut, Record
-from data_prep.readers.sidecars import CAPTION_FIELDS, SUCCESS
 
-_PICTURES = ("image", "img", "jpg", "jpeg", "png", "webp", "picture")
-_NAMES = ("image", "image_path", "file_name", "filename", "filepath", "path")
-_KEYS, _URLS = ("key", "__key__"), ("url", "URL")
-_CAPTIONS = (*CAPTION_FIELDS[:2], "sentences", *CAPTION_FIELDS[2:])
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _BATCH_ROWS = 4096
-_PROBED = 16  # rows
+_PICTURE_ROWS = 16  # of pictures at a time
 _ARROW_FILE = b"ARROW1"
 
 
@@ -44,7 +60,7 @@ class Columns(NamedTuple):
     name: Any  # their names, "image" or "image.path"
     key: Any
     url: Any
-    caption: Any
+    captions: Any  # of one column, or of a series
     split: Any
     status: Any
 
@@ -68,25 +84,29 @@ def columns_of(schema: pa.Schema, file: Path) -> Columns:
     types = {field.name: field.type for field in schema}
 
     def first(names: tuple[str, ...], fits: Callable[[pa.DataType], bool]) -> str:
-        return next((name for name in names if name in types and fits(types[name])), "")
+        return named((name for name, kind in types.items() if fits(kind)), names)
 
-    data, name = first(_PICTURES, _is_binary), first(_NAMES, _is_text)
-    if struct := first(_PICTURES, _has_bytes):
+    data, name = first(PICTURES, is_binary), first(IMAGE_NAMES, is_text)
+    if struct := first(PICTURES, lambda kind: struct_field(kind, "bytes", is_binary)):
         data = f"{struct}.bytes"
-        name = f"{struct}.path" if types[struct].get_field_index("path") >= 0 else ""
+        name = f"{struct}.path" if struct_field(types[struct], "path", is_text) else ""
+    elif not data and not name:
+        struct = first(PICTURES, lambda kind: struct_field(kind, "path", is_text))
+        name = f"{struct}.path" if struct else ""
     found = Columns(
         data=data,
         name=name,
-        key=first(_KEYS, _is_text),
-        url=first(_URLS, _is_text),
-        caption=first(_CAPTIONS, _is_said),
-        split=first(("split",), _is_text),
-        status=first(("status",), _is_text),
+        key=first(KEYS, is_text_or_bytes),
+        url=first(URLS, is_text_or_bytes),
+        captions=caption_fields(name for name, kind in types.items() if is_captions(kind)),
+        split=first(SPLITS, is_text_or_bytes),
+        status=first(STATUSES, is_status),
     )
     if not any((found.data, found.name, found.key, found.url)):
         raise ValueError(
             f"{file} has the columns {', '.join(types) or 'none'}; expected pictures in one of "
-            f"{', '.join(_PICTURES)}, or their names in one of {', '.join((*_NAMES, 'key', 'url'))}"
+            f"{', '.join(PICTURES)}, or their names in one of "
+            f"{', '.join((*IMAGE_NAMES, *KEYS[:1], *URLS))}"
         )
     return found
 
@@ -102,12 +122,12 @@ def parquet_records(file: Path, label: str) -> Iterator[Record | Bad | LeftOut]:
             rows = _file(file, label, table.schema_arrow)
             number = 0
             for group in range(table.num_row_groups):
-                held = _holds_values(table, group, rows.columns)
+                held = _held(table, group, rows.columns)
                 for row, values in enumerate(_group_rows(table, group, rows.columns, rows.size)):
-                    place = Row(group, row, rows.columns.data) if held else None
+                    place = Row(group, row, rows.columns.data) if next(held) else None
                     yield _entry(rows, number, values, place)
                     number += 1
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError, StopIteration) as error:
         raise ValueError(f"{file} is no Parquet file, or damaged: {error}") from error
 
 
@@ -125,10 +145,14 @@ def arrow_records(file: Path, label: str) -> Iterator[Record | Bad | LeftOut]:
             number = 0
             for batch in batches:
                 batch.validate(full=True)  # offsets that lie would be followed anywhere
-                places = _ranges(batch, rows.columns.data, whole, file)
+                places = _places(batch, rows.columns.data, whole)
                 for place, values in zip(places, _batch_rows(batch, rows.columns), strict=True):
                     yield _entry(rows, number, values, place)
                     number += 1
+    except Compressed as error:
+        raise ValueError(
+            f"{file} is compressed: save it uncompressed, as `save_to_disk` does"
+        ) from error
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is no Arrow file, or damaged: {error}") from error
 
@@ -142,9 +166,11 @@ def _entry(
         for value in values:
             if isinstance(value, BadRecord):
                 raise value
-        if values.status is not None and values.status != SUCCESS:
-            return LeftOut(f"status {values.status!r:.40}")
-        captions, split = _captions(values.caption), str(values.split or "")
+        if left_out := not_downloaded(values.status):
+            return LeftOut(left_out)
+        captions, split = all_captions(values.captions or ()), str(values.split or "")
+        if captions and all(isinstance(caption, BadRecord) for caption in captions):
+            raise captions[0]
         names = _names(file, row, values)
         if place is None and not names:
             raise BadRecord(Reason.MISSING_IMAGE, "neither a picture nor its name in the row")
@@ -166,30 +192,34 @@ def _names(file: _File, row: int, values: Columns) -> tuple[str, ...]:
     return tuple(url_names(row, values.url)) if values.url else ()
 
 
-def _captions(value: Any) -> tuple[Any, ...]:
-    if isinstance(value, list):
-        return tuple(part.get("raw") if isinstance(part, dict) else part for part in value)
-    return () if value is None else (value,)
-
-
 def _file(path: Path, label: str, schema: pa.Schema) -> _File:
     state = path.stat()
     return _File(path, label, columns_of(schema, path), state.st_size, state.st_mtime_ns)
 
 
-def _holds_values(table: pq.ParquetFile, group: int, columns: Columns) -> bool:
-    """Are there pictures in the row group? Its first rows tell: the statistics of a damaged file
-    end the process when they are asked for."""
+def _held(table: pq.ParquetFile, group: int, columns: Columns) -> Iterator[bool]:
+    """For every row of the group: does it hold a picture?
+
+    Where names stand beside pictures and the first rows all hold one, the others are taken to, and
+    `data_prep.readers.pairs.picture_of` looks at those whose name is that of a file: else all of
+    the pictures would be read to find those that are not there. The statistics in the file do not
+    help: those of a damaged one end the process when they are asked for.
+    """
     if not columns.data or not columns.name:
-        return bool(columns.data)
-    first = next(table.iter_batches(_PROBED, row_groups=[group], columns=[columns.data]), None)
-    return first is not None and _column(first, columns.data).null_count < first.num_rows
+        return repeat(bool(columns.data))
+    batches = table.iter_batches(_PICTURE_ROWS, row_groups=[group], columns=[columns.data])
+    held = (_column(batch, columns.data).is_valid().to_pylist() for batch in batches)
+    first = next(held, [])
+    if first and all(first):
+        return repeat(True)
+    return chain(first, chain.from_iterable(held))
 
 
 def _group_rows(
     table: pq.ParquetFile, group: int, columns: Columns, size: int
 ) -> Iterator[Columns]:
-    wanted = [name for name in columns[1:] if name]
+    one_each = (columns.name, columns.key, columns.url, columns.split, columns.status)
+    wanted = [*filter(None, one_each), *columns.captions]
     if not wanted:
         rows = table.metadata.row_group(group).num_rows
         if rows > size:
@@ -203,7 +233,12 @@ def _group_rows(
 def _batch_rows(batch: pa.RecordBatch, columns: Columns) -> Iterator[Columns]:
     """For every row what stands in the columns, but for the pictures themselves."""
     nothing = [None] * batch.num_rows
-    found = [_values(_column(batch, name)) if name else nothing for name in columns[1:]]
+
+    def values(name: str) -> list[Any]:
+        return values_of(_column(batch, name)) if name else nothing
+
+    captions = list(zip(*map(values, columns.captions), strict=True)) or nothing
+    found = [captions if name is columns.captions else values(name) for name in columns[1:]]
     return (Columns(None, *row) for row in zip(*found, strict=True))
 
 
@@ -215,20 +250,6 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     return values
 
 
-def _values(array: pa.Array) -> list[Any]:
-    try:
-        return array.to_pylist()
-    except UnicodeDecodeError:
-        return [_value(item) for item in array]
-
-
-def _value(item: pa.Scalar) -> Any:
-    try:
-        return item.as_py()
-    except UnicodeDecodeError as error:
-        return BadRecord(Reason.BAD_UTF8, str(error))
-
-
 def _batches(whole: pa.Buffer) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     stream = pa.BufferReader(whole)
     if whole[: len(_ARROW_FILE)].to_pybytes() != _ARROW_FILE:
@@ -238,44 +259,6 @@ def _batches(whole: pa.Buffer) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     return file.schema, (file.get_batch(number) for number in range(file.num_record_batches))
 
 
-def _ranges(
-    batch: pa.RecordBatch, column: str, whole: pa.Buffer, file: Path
-) -> Iterator[Range | None]:
-    """Where in the file the values of a column of bytes lie; None where there is none."""
-    if not column:
-        yield from repeat(None, batch.num_rows)
-        return
-    values = _column(batch, column)
-    valid = values.is_valid().to_pylist()
-    _, offsets, data = values.buffers()
-    start = data.address - whole.address if data else 0
-    if data and not 0 <= start <= whole.size - data.size:
-        raise ValueError(f"{file} is compressed: save it uncompressed, as `save_to_disk` does")
-    width = np.int64 if pa.types.is_large_binary(values.type) else np.int32
-    count = offsets.size // width().itemsize  # validated to be enough
-    ends = np.frombuffer(offsets, width, count)[values.offset :][: len(values) + 1].tolist()
-    for number, is_there in enumerate(valid):
-        begin, end = ends[number], ends[number + 1]
-        yield Range(start + begin, end - begin) if is_there else None
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def _has_bytes(kind: pa.DataType) -> bool:
-    if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
-        return False
-    return _is_binary(kind.field("bytes").type)
-
-
-def _is_said(kind: pa.DataType) -> bool:
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        kind = kind.value_type
-        if pa.types.is_struct(kind) and kind.get_field_index("raw") >= 0:
-            kind = kind.field("raw").type
-    return _is_text(kind)
+def _places(batch: pa.RecordBatch, column: str, whole: pa.Buffer) -> Iterator[Range | None]:
+    """Where in the file the pictures of a batch lie; None where there is none."""
+    return value_ranges(_column(batch, column), whole) if column else repeat(None, batch.num_rows)

@@ -13,10 +13,12 @@ from data_prep.readers.caption_tables import (
     header_of,
     is_conceptual_line,
     is_token_line,
-    text_lines,
 )
+from data_prep.readers.encoding import file_text, utf8_stream
+from data_prep.readers.fields import CAPTIONS, IMAGE_NAMES
 from data_prep.readers.images import PICTURE_SUFFIXES, is_url
-from data_prep.readers.json_stream import json_items
+from data_prep.readers.json_stream import MAX_RECORD, json_items
+from data_prep.readers.lines import text_lines
 from data_prep.sources import braced
 
 
@@ -137,11 +139,11 @@ def _dataset_files(folder: Path, split: str) -> Iterator[Source]:
     """The Arrow files of a dataset, or of all datasets in a folder of splits."""
     try:
         if (folder / "dataset_dict.json").is_file():
-            names = json.loads((folder / "dataset_dict.json").read_text())["splits"]
+            names = json.loads(file_text(folder / "dataset_dict.json"))["splits"]
             for name in names:
                 yield from _dataset_files(folder / _plain(name, folder), name)
             return
-        files = json.loads((folder / "state.json").read_text())["_data_files"]
+        files = json.loads(file_text(folder / "state.json"))["_data_files"]
         for entry in files:
             yield Source(folder / _plain(entry["filename"], folder), Format.ARROW, "", split)
     except (OSError, KeyError, TypeError, RecursionError, json.JSONDecodeError) as error:
@@ -197,7 +199,9 @@ def _of_file(file: Path) -> Format | None:
         return Format.PARQUET
     if start[:6] == b"ARROW1":
         return Format.ARROW
-    if file.suffix == ".json" or start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
+    with file.open("rb") as stream:
+        start = utf8_stream(stream, file).read(512)
+    if file.suffix == ".json" or start.lstrip()[:1] in (b"{", b"["):
         return _of_json(file)
     return _of_lines(file)
 
@@ -208,7 +212,7 @@ def _of_json(file: Path) -> Format:
         if not key:
             genome = "regions" in fields or {"objects", "relationships"} <= fields
             return Format.VISUAL_GENOME if genome else Format.JSON
-        if key in ("image", "caption", "captions"):
+        if key.lower() in (*IMAGE_NAMES, *CAPTIONS[:2]):
             return Format.JSONL
         if key == "images" and "sentences" in fields:
             return Format.KARPATHY
@@ -221,7 +225,7 @@ def _of_json(file: Path) -> Format:
 
 
 def _of_lines(file: Path) -> Format | None:
-    line = next((line for _, line in text_lines(file) if isinstance(line, str)), "")
+    line = next((line for _, line in text_lines(file, MAX_RECORD) if isinstance(line, str)), "")
     if is_token_line(line):
         return Format.FLICKR
     if header_of(line):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from data_prep.quarantine import BadRecord, Reason
+from data_prep.readers.encoding import utf8_stream
 from data_prep.readers.lines import bounded_lines, unpacked
 from data_prep.readers.text import check_surrogates, parse_object
 
@@ -31,7 +32,7 @@ def json_lines(file: Path) -> Iterator[tuple[int, Any]]:
         OSError, EOFError, zlib.error, lzma.LZMAError: a packed file that is damaged.
     """
     with file.open("rb") as raw, unpacked(raw, file) as stream:
-        for number, line in bounded_lines(stream, MAX_RECORD):
+        for number, line in bounded_lines(utf8_stream(stream, file), MAX_RECORD):
             try:
                 if isinstance(line, BadRecord):
                     raise line
@@ -50,7 +51,7 @@ def json_items(file: Path) -> Iterator[tuple[str, Any]]:
         ValueError: not JSON, or a record above `MAX_RECORD`; with the file and the place.
     """
     with file.open("rb") as raw:
-        window = _Window(raw)
+        window = _Window(utf8_stream(raw, file))
         try:
             yield from _walk(window)
         except RecursionError as error:
@@ -93,7 +94,7 @@ class _Window:
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._text, self._at, self._ended = "", 0, False
         self._before = 0  # characters before the window
         self.closed = False  # has `goes_on` taken the closing bracket?

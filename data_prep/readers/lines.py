@@ -10,6 +10,7 @@ from typing import IO, cast
 import pyarrow as pa
 
 from data_prep.quarantine import BadRecord, Reason
+from data_prep.readers.encoding import utf8_stream
 
 PACKED = (".gz", ".xz", ".zst")
 MAX_RECORD_BYTES = 1 << 25
@@ -47,6 +48,19 @@ def bounded_lines(
             yield number, _skip_rest(stream, len(line), limit)
         else:
             yield number, line
+
+
+def text_lines(file: Path, limit: int = MAX_RECORD_BYTES) -> Iterator[tuple[int, str | BadRecord]]:
+    """(number from 1, line with its end) of a text file, which may be packed; a BadRecord for a
+    line that is too long or no UTF-8.
+
+    Raises:
+        ValueError: of an encoding that is not read.
+        OSError, EOFError, zlib.error, lzma.LZMAError: a packed file that is damaged.
+    """
+    with file.open("rb") as raw, unpacked(raw, file) as stream:
+        for number, line in bounded_lines(utf8_stream(stream, file), limit):
+            yield number, line if isinstance(line, BadRecord) else decoded(line)
 
 
 def _skip_rest(stream: IO[bytes], size: int, limit: int) -> BadRecord:

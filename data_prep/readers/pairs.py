@@ -1,5 +1,6 @@
 """Pictures, and pairs of a picture and its captions, out of sources of any format."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
@@ -18,7 +19,8 @@ from data_prep.readers.caption_tables import conceptual_records, csv_records, to
 from data_prep.readers.columns import arrow_records, parquet_records
 from data_prep.readers.formats import LOOKED_FOR, Format, Source, find_sources
 from data_prep.readers.images import Picture, find_picture, folder_pictures, unique
-from data_prep.readers.records import LeftOut, Record
+from data_prep.readers.places import Row, read_place
+from data_prep.readers.records import Guess, LeftOut, Record
 from data_prep.readers.shards import shard_records
 from data_prep.readers.sidecars import folder_records
 from data_prep.readers.visual_genome import genome_records
@@ -45,6 +47,7 @@ class Found(NamedTuple):
 
     entries: list[Pair | Bad]
     left_out: dict[str, int]  # "FILE: split 'test'" -> records
+    guesses: tuple[str, ...] = ()  # "FILE: quotes are text"
 
 
 class Pictures(NamedTuple):
@@ -53,6 +56,7 @@ class Pictures(NamedTuple):
     records: list[Picture]
     bad: list[Bad]
     left_out: dict[str, int]
+    guesses: tuple[str, ...] = ()
 
 
 def read_pairs(
@@ -70,20 +74,23 @@ def read_pairs(
     """
     entries: list[Pair | Bad] = []
     left_out: Counter[str] = Counter()
+    guesses: list[str] = []
     for source in sources:
         for entry in pairs_of(source, splits):
             seen(1)
-            if isinstance(entry, LeftOut):
+            if isinstance(entry, Guess):
+                guesses.append(f"{source.path}: {entry.what}")
+            elif isinstance(entry, LeftOut):
                 left_out[f"{source.path}: {entry.what}"] += 1
             else:
                 entries.append(entry)
     if splits and not entries:
         told = "; ".join(left_out) or "none"
         raise ValueError(f"no record of --split {', '.join(splits)}; there are: {told}")
-    return Found(entries, dict(left_out))
+    return Found(entries, dict(left_out), tuple(guesses))
 
 
-def pairs_of(source: Source, splits: Sequence[str] = ()) -> Iterator[Pair | Bad | LeftOut]:
+def pairs_of(source: Source, splits: Sequence[str] = ()) -> Iterator[Pair | Bad | LeftOut | Guess]:
     """`read_pairs` of one source, as it is read."""
     for record in _records(source, captioned=True):
         if not isinstance(record, Record):
@@ -112,12 +119,15 @@ def read_pictures(
     """
     entries: list[Picture | Bad] = []
     left_out: Counter[str] = Counter()
+    guesses: list[str] = []
     for source in sources:
         several = len(sources) > 1 and source.form not in _CONTAINERS
         prefix = f"{source.path.resolve().name}/" if several else ""
         for entry in _pictures(source, image_root):
             seen(1)
-            if isinstance(entry, LeftOut):
+            if isinstance(entry, Guess):
+                guesses.append(f"{source.path}: {entry.what}")
+            elif isinstance(entry, LeftOut):
                 left_out[f"{source.path}: {entry.what}"] += 1
             elif isinstance(entry, Bad):
                 entries.append(entry)
@@ -128,7 +138,7 @@ def read_pictures(
     if not pictures and not bad:
         told = ", ".join(str(source.path) for source in sources)
         raise ValueError(f"no picture in {told}; looked for: {LOOKED_FOR}")
-    return Pictures(pictures, bad, dict(left_out))
+    return Pictures(pictures, bad, dict(left_out), tuple(guesses))
 
 
 def holds_captions(path: Path) -> bool:
@@ -151,10 +161,32 @@ def picture_of(record: Record | Pair, source: str, image_root: Path | None) -> P
     Raises:
         BadRecord: see `find_picture`.
     """
-    if record.picture:
-        return record.picture
     root = image_root or _folder_of(source)
-    return find_picture(root, (record.image, *record.others), source, record.line)
+    if not record.picture:
+        return find_picture(root, (record.image, *record.others), source, record.line)
+    if record.others and _is_beside(record.picture, record.others[0], root):
+        return find_picture(root, record.others, source, record.line)
+    return record.picture
+
+
+def _is_beside(picture: Picture, name: str, root: Path) -> bool:
+    """Does a row of a Parquet file hold no picture, but the name of a file that is there?"""
+    folder, base = os.path.split(os.path.join(root, name))
+    if not isinstance(picture.place, Row) or base not in _names_in(folder):
+        return False
+    try:
+        read_place(picture.path, picture.place)
+    except BadRecord as error:
+        return error.reason is Reason.MISSING_IMAGE
+    return False
+
+
+@lru_cache(maxsize=256)
+def _names_in(folder: str) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(folder))
+    except (OSError, ValueError):  # none, or a name that none can have
+        return frozenset()
 
 
 @lru_cache
@@ -163,7 +195,7 @@ def _folder_of(source: str) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def _pictures(source: Source, image_root: Path | None) -> Iterator[Picture | Bad | LeftOut]:
+def _pictures(source: Source, image_root: Path | None) -> Iterator[Picture | Bad | LeftOut | Guess]:
     if source.form is Format.FOLDER:
         yield from folder_pictures(source.path)
         return
@@ -184,9 +216,9 @@ def _pictures(source: Source, image_root: Path | None) -> Iterator[Picture | Bad
             yield picture
 
 
-def _records(source: Source, *, captioned: bool) -> Iterator[Record | Bad | LeftOut]:
+def _records(source: Source, *, captioned: bool) -> Iterator[Record | Bad | LeftOut | Guess]:
     path, label = source.path, source.label
-    readers: dict[Format, Callable[[], Iterator[Record | Bad | LeftOut]]] = {
+    readers: dict[Format, Callable[[], Iterator[Record | Bad | LeftOut | Guess]]] = {
         Format.SIDECARS: partial(folder_records, path),
         Format.WEBDATASET: partial(shard_records, path, label),
         Format.PARQUET: partial(parquet_records, path, label),
@@ -213,18 +245,27 @@ def _wanted(split: str, splits: Sequence[str], form: Format) -> bool:
 def _pair(record: Record, source: str) -> Iterator[Pair | Bad]:
     """The pair of a record, if a caption of it is left, and entries for those that are not."""
     place = source, record.line, record.image
-    if not record.captions:
+    kept: list[str] = []
+    bad: list[BadRecord] = []
+    for number, caption in enumerate(record.captions, 1):
+        if isinstance(caption, str) and caption.strip():
+            kept.append(" ".join(caption.split()))
+        else:
+            bad.append(_bad_caption(caption, number))
+    if kept:
+        yield from (error.at(*place) for error in bad)
+        yield Pair(record.image, tuple(kept), source, record.line, record.others, record.picture)
+    elif bad:
+        detail = bad[0].detail if len(bad) == 1 else f"{bad[0].detail}, and no other is left"
+        yield BadRecord(bad[0].reason, detail).at(*place)
+    else:
         yield BadRecord(Reason.MISSING_FIELD, "nothing is said about the picture").at(*place)
-        return
-    wrong = next((text for text in record.captions if not isinstance(text, str)), "")
-    if not isinstance(wrong, str):
-        detail = f"a caption that is no text, but {type(wrong).__name__}"
-        yield BadRecord(Reason.MISSING_FIELD, detail).at(*place)
-        return
-    kept = tuple(" ".join(text.split()) for text in record.captions if text.strip())
-    if not kept:
-        yield BadRecord(Reason.EMPTY_CAPTION, "no caption is left").at(*place)
-        return
-    for _ in range(len(record.captions) - len(kept)):
-        yield BadRecord(Reason.EMPTY_CAPTION, "one of the captions is empty").at(*place)
-    yield Pair(record.image, kept, source, record.line, record.others, record.picture)
+
+
+def _bad_caption(caption: object, number: int) -> BadRecord:
+    if isinstance(caption, BadRecord):
+        return caption
+    if isinstance(caption, str):
+        return BadRecord(Reason.EMPTY_CAPTION, f"caption {number} is empty")
+    told = "null" if caption is None else f"no text, but {type(caption).__name__}"
+    return BadRecord(Reason.MISSING_FIELD, f"caption {number} is {told}")

@@ -20,3 +20,9 @@ class LeftOut(NamedTuple):
     """A record that is not wrong, but not wanted: of another split, never downloaded."""
 
     what: str  # "split 'test'"
+
+
+class Guess(NamedTuple):
+    """How a source is read that may be read otherwise too: for the screen."""
+
+    what: str

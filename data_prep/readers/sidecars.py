@@ -1,20 +1,22 @@
 """Captions in files beside a picture: ``.txt``, or the ``.json`` that img2dataset writes."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.quarantine import Bad, BadRecord, Reason
+from data_prep.readers.encoding import utf8_bytes
+from data_prep.readers.fields import record_captions, record_status
 from data_prep.readers.images import PICTURE_SUFFIXES, file_below, files_of, picture_below
 from data_prep.readers.json_stream import MAX_RECORD
+from data_prep.readers.lines import decoded
 from data_prep.readers.records import LeftOut, Record
 from data_prep.readers.text import parse_object
 
 TEXT, JSON = ".txt", ".json"
-CAPTION_FIELDS = ("captions", "caption", "TEXT", "text")
-SUCCESS = "success"
-"""What img2dataset says of a picture that it has downloaded."""
+_LINE_ENDS = re.compile(r"\r\n|\r|\n")
 
 
 class Described(NamedTuple):
@@ -25,22 +27,27 @@ class Described(NamedTuple):
 
 
 def described(text: bytes | None, fields: bytes | None) -> Described:
-    """The caption in the ``.txt``, else in the ``.json``, of which each may be absent.
+    """The captions in the ``.txt``, else in the ``.json``, of which each may be absent.
+
+    A ``.txt`` holds a caption on every line that is not blank, as those of CUB and of the Oxford
+    flowers do. img2dataset writes one, which may go over several lines as its website has it, and
+    the same into the ``.json``: that tells that it is one.
 
     Raises:
         BadRecord: bad_utf8 or bad_json.
     """
-    values = parse_object(fields) if fields is not None else {}
-    status = values.get("status", SUCCESS)
-    if status != SUCCESS:
-        return Described((), f"status {status!r:.40}")
-    if text is not None:
-        try:
-            return Described((text.decode("utf-8"),), "")
-        except UnicodeDecodeError as error:
-            raise BadRecord(Reason.BAD_UTF8, f"the caption: {error}") from error
-    found = next((values[name] for name in CAPTION_FIELDS if name in values), [])
-    return Described(tuple(found) if isinstance(found, list) else (found,), "")
+    values = parse_object(utf8_bytes(fields)) if fields is not None else {}
+    if left_out := record_status(values):
+        return Described((), left_out)
+    captions = record_captions(values)
+    if text is None:
+        return Described(captions, "")
+    whole = decoded(utf8_bytes(text))
+    if isinstance(whole, BadRecord):
+        raise BadRecord(Reason.BAD_UTF8, f"the caption: {whole.detail}", text)
+    lines = tuple(line for line in _LINE_ENDS.split(whole) if line.strip())
+    is_one = len(captions) == 1 and str(captions[0]).split() == whole.split()
+    return Described((whole,) if is_one else lines or captions or (whole,), "")
 
 
 def too_large(name: str, size: int) -> BadRecord:

@@ -1,8 +1,8 @@
 """Documents out of text files, JSON lines, tables, tars and saved Hugging Face datasets.
 
 A ``.txt`` file holds one document per paragraph if a blank line stands in its first MiB, else one
-per line; a ``.tsv`` line is ``id<TAB>text``. See `data_prep.readers.text_sources` for what a source
-may be.
+per line; a ``.tsv`` row is ``id<TAB>text``, or what its header says. See
+`data_prep.readers.text_sources` for what a source may be.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import IO, Any, NamedTuple
 import pyarrow as pa
 
 from data_prep.quarantine import Bad, BadRecord, Reason
+from data_prep.readers.encoding import utf8_stream
 from data_prep.readers.lines import (
     MAX_RECORD_BYTES,
     bounded_lines,
@@ -24,7 +25,8 @@ from data_prep.readers.lines import (
     kind_of,
     unpacked,
 )
-from data_prep.readers.text_sources import TABLES, TARS, text_files
+from data_prep.readers.text_rows import row_records
+from data_prep.readers.text_sources import ROWS, TABLES, TARS, text_files
 from data_prep.readers.text_tables import table_records
 from data_prep.readers.text_tars import tar_records
 
@@ -54,6 +56,8 @@ class DocumentReader:
         self._ids: set[str] = set()
         self._opened = 0
         self._raw: IO[bytes] | None = None
+        self.guesses: list[str] = []
+        """How files were read that may be read otherwise too."""
         self.total_bytes = sum(file.stat().st_size for file in self._files)
 
     @property
@@ -89,29 +93,27 @@ class DocumentReader:
         return self._unpacked_records(file, kind)
 
     def _unpacked_records(self, file: Path, kind: str) -> _Records:
-        with file.open("rb") as raw, unpacked(raw, file) as stream:
+        with file.open("rb") as raw, unpacked(raw, file) as packed:
             self._raw = raw
             if kind in TARS:
-                yield from tar_records(stream, file, self._field)
-            elif kind == ".jsonl":
+                yield from tar_records(packed, file, self._field)
+                self._raw = None
+                return
+            stream = utf8_stream(packed, file)
+            if kind == ".jsonl":
                 yield from _each(bounded_lines(stream), parse_object)
-            elif kind == ".tsv":
-                yield from _each(bounded_lines(stream), self._columns)
+            elif kind in ROWS:
+                lines = ((n, _text(line)) for n, line in bounded_lines(stream))
+                yield from row_records(lines, file, self._field, self._guessed)
             elif b"\n\n" in _start_of(file).replace(b"\r", b""):
                 yield from _paragraphs(stream)
             else:
                 yield from _each(bounded_lines(stream), decoded)
             self._raw = None
 
-    def _columns(self, line: bytes) -> Any:
-        text = decoded(line)
-        if isinstance(text, BadRecord):
-            return text
-        columns = text.rstrip("\r\n").split("\t")
-        if len(columns) != 2:
-            told = f"{len(columns)} columns, expected 2: id, tab, text"
-            return BadRecord(Reason.BAD_RECORD, told)
-        return {"id": columns[0], self._field: columns[1]}
+    def _guessed(self, guess: str) -> None:
+        if guess not in self.guesses:  # every iteration guesses the same
+            self.guesses.append(guess)
 
     def _document(self, file: Path, label: str, line: int, record: Any) -> Document | Bad:
         try:
@@ -171,7 +173,11 @@ def check_surrogates(value: object) -> None:
 
 def _start_of(file: Path) -> bytes:
     with file.open("rb") as raw, unpacked(raw, file) as stream:
-        return stream.read(_PROBE)
+        return utf8_stream(stream, file).read(_PROBE)
+
+
+def _text(line: bytes | BadRecord) -> str | BadRecord:
+    return line if isinstance(line, BadRecord) else decoded(line)
 
 
 def _each(lines: Iterable[tuple[int, Any]], read: Any) -> _Records:

@@ -5,18 +5,21 @@ from collections.abc import Iterator
 from glob import glob, has_magic
 from pathlib import Path
 
+from data_prep.readers.encoding import file_text
 from data_prep.readers.lines import PACKED, kind_of
 
-LINES, TABLES, TARS = (".txt", ".jsonl", ".tsv"), (".parquet", ".arrow"), (".tar",)
-_KNOWN = ".txt, .jsonl, .tsv, .tar (also .gz, .xz, .zst), .parquet or .arrow"
+CSV = ".csv"  # in folders of texts it mostly tells of them, so it is taken where it is named
+ROWS, TABLES, TARS = (".tsv", CSV), (".parquet", ".arrow"), (".tar",)
+LINES = (".txt", ".jsonl", *ROWS)
+_KNOWN = ".txt, .jsonl, .tsv, .csv, .tar (also .gz, .xz, .zst), .parquet or .arrow"
 
 
 def text_files(source: Path) -> list[Path]:
     """The files that ``source`` means, in the order in which they are read.
 
-    A folder stands for all files of a known format below it, by name; a folder that Hugging Face's
-    ``save_to_disk`` wrote for the files that its ``state.json`` lists; a name with ``*``, ``?`` or
-    ``[...]`` for what fits it.
+    A folder stands for all files of a known format below it but .csv, by name; a folder that
+    Hugging Face's ``save_to_disk`` wrote for the files that its ``state.json`` lists; a name with
+    ``*``, ``?`` or ``[...]`` for what fits it.
 
     Raises:
         ValueError: there is none, or one of another format; for a ``DatasetDict`` its splits.
@@ -40,7 +43,7 @@ def _of_folder(folder: Path) -> list[Path]:
     if (folder / "dataset_dict.json").is_file():
         told = " or ".join(str(folder / name) for name in _splits(folder)) or "one of its folders"
         raise ValueError(f"{folder} is a DatasetDict of several splits: name {told}")
-    files = [file for file in _walk(folder) if _is_known(file)]
+    files = [file for file in _walk(folder) if _is_known(file) and kind_of(file) != CSV]
     if not files:
         raise ValueError(
             f"{folder} holds neither {_KNOWN} files nor the state.json of a dataset that Hugging "
@@ -61,7 +64,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 def _of_dataset(folder: Path) -> list[Path]:
     state = folder / "state.json"
     try:
-        names = [entry["filename"] for entry in json.loads(state.read_bytes())["_data_files"]]
+        names = [entry["filename"] for entry in json.loads(file_text(state))["_data_files"]]
         files = [folder / Path(name).name for name in names]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{state} is not the state of a saved dataset: {error!r}") from error
@@ -75,7 +78,7 @@ def _splits(folder: Path) -> list[str]:
     try:
         return [
             Path(name).name
-            for name in json.loads((folder / "dataset_dict.json").read_bytes())["splits"]
+            for name in json.loads(file_text(folder / "dataset_dict.json"))["splits"]
         ]
     except (ValueError, KeyError, TypeError):
         return []

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_prep.quarantine import BadRecord, Reason
+from data_prep.readers.column_types import is_binary, is_text_or_bytes, values_of
 from data_prep.readers.lines import MAX_RECORD_BYTES, decoded
 
 _ROWS_AT_ONCE = 1024
@@ -30,10 +32,11 @@ def table_records(file: Path, field: str) -> Iterator[tuple[int, dict[str, Any] 
         batches = _arrow_batches(file, field)
     row = 0
     for batch in batches:
-        ids = batch.column(_ID).to_pylist() if _ID in batch.schema.names else [None] * len(batch)
+        ids = values_of(batch.column(_ID)) if _ID in batch.schema.names else [None] * len(batch)
         for name, text in zip(ids, _texts(batch.column(field)), strict=True):
             row += 1
-            yield row, text if isinstance(text, BadRecord) else {_ID: name, field: text}
+            bad = next((value for value in (name, text) if isinstance(value, BadRecord)), None)
+            yield row, bad or {_ID: name, field: text}
 
 
 def _arrow_batches(file: Path, field: str) -> Iterator[pa.RecordBatch]:
@@ -58,23 +61,22 @@ def _columns(file: Path, schema: pa.Schema, field: str) -> list[str]:
             "name the one with the text with --field"
         )
     kind = schema.field(field).type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or _is_view(kind)):
+    if not is_text_or_bytes(kind):
         raise ValueError(
             f"the column {field!r} of {file} holds {kind}, no text: name another with --field"
         )
     return [field, _ID] if _ID in schema.names and field != _ID else [field]
 
 
-def _is_view(kind: pa.DataType) -> bool:
-    return pa.types.is_string_view(kind)
-
-
 def _texts(column: pa.Array) -> Iterator[str | BadRecord | None]:
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        column = column.cast(pa.large_string())
-    binary = pa.binary() if pa.types.is_string(column.type) else pa.large_binary()
-    column = column.view(binary)
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if pa.types.is_run_end_encoded(column.type):
+        column = pc.run_end_decode(column)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = column.view(pa.binary() if pa.types.is_string(column.type) else pa.large_binary())
+    elif not is_binary(column.type) or pa.types.is_dictionary(column.type):
+        column = column.cast(pa.large_binary())
     column.validate(full=True)  # offsets that lead out of the data would be read as they are
     for value in column:
         size = value.as_buffer().size if value.is_valid else 0

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from data_prep.quarantine import BadRecord, Reason
+from data_prep.readers.encoding import utf8_bytes
 from data_prep.readers.lines import MAX_RECORD_BYTES, decoded
 
 _SUFFIX = ".txt"
@@ -44,7 +45,10 @@ def _record(tar: tarfile.TarFile, member: tarfile.TarInfo, field: str) -> Any:
         return BadRecord(Reason.TOO_LARGE, told)
     content = tar.extractfile(member)
     assert content is not None
-    text = decoded(content.read())
+    try:
+        text = decoded(utf8_bytes(content.read()))
+    except BadRecord as error:
+        return error
     if isinstance(text, BadRecord):
         return text
     return {"id": member.name.removesuffix(_SUFFIX), field: text}

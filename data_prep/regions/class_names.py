@@ -5,6 +5,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from data_prep.readers.encoding import file_text
+
 CLASS_NAMES_NAME = "class_names.txt"
 """The file beside the manifest of an images corpus: line i + 1 is class i."""
 BACKGROUND = "background"
@@ -29,8 +31,8 @@ def load_vocabulary(path: str) -> Vocabulary:
         ValueError: no such file, not UTF-8, or a line without a name.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = file_text(Path(path)).splitlines()
+    except (OSError, ValueError) as error:
         raise ValueError(f"--class-names {path}: {error}") from error
     names = (BACKGROUND, *lines)
     ids: dict[str, int] = {}

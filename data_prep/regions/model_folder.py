@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_prep.readers.encoding import file_text
 from data_prep.writer import sha256_of
 
 AUTO, CPU, CUDA = "auto", "cpu", "cuda"
@@ -196,7 +197,7 @@ def _processor(transformers: Any, folder: ModelFolder, config: Any) -> Any:
     Always the one on PIL and numpy: AutoImageProcessor would take torchvision's where it is
     installed, whose resizing gives other numbers; that of transformers 5.17 needs it always.
     """
-    values = json.loads(Path(folder.preprocessor).read_text(encoding="utf-8"))
+    values = json.loads(file_text(Path(folder.preprocessor)))
     values = values.get("image_processor", values)
     name = values.get("image_processor_type") or values.get("feature_extractor_type")
     if name is None:

@@ -76,13 +76,14 @@ def test_quoted_commas(tmp_path):
         b"\n"
         b"6,f.jpg,good\n"
         b'7,g.jpg,"never ends\n'
-        b"8,h.jpg,swallowed\n"
+        b"8,h.jpg,swallowed no more\n"
     )
     good, bad = _read(path, Format.TABLE)
     assert [(p.image, p.captions, p.line) for p in good] == [
         ("a.jpg", ('one, two "three"',), 2),
         ("b.jpg", ("over two lines",), 3),
         ("f.jpg", ("good",), 9),
+        ("h.jpg", ("swallowed no more",), 11),
     ]
     assert bad == [(5, "bad_utf8"), (6, "bad_record"), (7, "bad_record"), (10, "bad_record")]
 
@@ -185,7 +186,7 @@ def test_coco_items_of_another_form(tmp_path):
         ],
     }
     good, bad = _read(_json(tmp_path / "c.json", content), Format.COCO)
-    assert good == []
+    assert [(pair.image, pair.captions) for pair in good] == [("a", ("x",))]
     assert bad == [
         (2, "bad_record"),
         (3, "bad_record"),

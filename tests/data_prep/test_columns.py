@@ -55,7 +55,7 @@ def test_columns_that_count(tmp_path):
     raw = pa.list_(pa.struct([("raw", pa.string()), ("tokens", pa.list_(pa.string()))]))
     fields = [("id", pa.int64()), ("image", struct), ("sentences", raw), ("split", pa.string())]
     found = columns_of(pa.schema(fields), tmp_path)
-    assert found == ("image.bytes", "image.path", "", "", "sentences", "split", "")
+    assert found == ("image.bytes", "image.path", "", "", ("sentences",), "split", "")
     fields = [
         ("key", pa.string()),
         ("url", pa.string()),
@@ -63,7 +63,7 @@ def test_columns_that_count(tmp_path):
         ("jpg", pa.binary()),
     ]
     found = columns_of(pa.schema([*fields, ("status", pa.string())]), tmp_path)
-    assert found == ("jpg", "", "key", "url", "TEXT", "", "status")
+    assert found == ("jpg", "", "key", "url", ("TEXT",), "", "status")
     with pytest.raises(ValueError, match=r"has the columns text, n; expected pictures in one of"):
         columns_of(pa.schema([("text", pa.string()), ("n", pa.int32())]), tmp_path)
 

@@ -75,7 +75,7 @@ def read_scenes(path: Path) -> Scenes:
         ValueError: a line that is no scene, or none at all.
     """
     things: dict[str, frozenset[Thing]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         if not line.strip():
             continue
         try:

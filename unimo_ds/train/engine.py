@@ -158,7 +158,7 @@ def deepspeed_settings(config: RunConfig) -> dict[str, Any]:
             f"no DeepSpeed configuration at {path}: set train.deepspeed, see ds_configs/"
         )
     try:
-        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     for key, owner in OWNED_BY_RUN_CONFIG.items():

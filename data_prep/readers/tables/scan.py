@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from data_prep.quarantine import Bad, BadRecord, Reason
+from data_prep.readers.encoding import mark_size
 from data_prep.readers.tables.hdf5 import HDF5_SUFFIXES, image_groups, read_hdf5
 from data_prep.readers.tables.npz import read_npz
 from data_prep.readers.tables.rows import (
@@ -162,7 +163,9 @@ def _of_lines(file: Path, box_order: str) -> Iterator[_Line | Bad]:
     sizes, order = picture_sizes(file), _SizeOrder()
     found: list[_Line | Bad] = []
     with file.open("rb") as stream:
-        for line, offset, content in _lines(stream):
+        mark = mark_size(stream.read(64), file)
+        stream.seek(mark)
+        for line, offset, content in _lines(stream, mark):
             if not content.strip() or (line == 1 and columns_of(content)[0] in HEADERS):
                 continue
             row = TableRow(
@@ -189,9 +192,9 @@ def _of_lines(file: Path, box_order: str) -> Iterator[_Line | Bad]:
             yield entry._replace(row=entry.row._replace(height_first=height_first))
 
 
-def _lines(stream: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
+def _lines(stream: IO[bytes], offset: int) -> Iterator[tuple[int, int, bytes]]:
     """Number, offset and content of every line; one that is too long is given as its beginning."""
-    offset = line = 0
+    line = 0
     while content := stream.readline(_LONGEST_LINE + 1):
         line += 1
         yield line, offset, content

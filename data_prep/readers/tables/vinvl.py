@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.quarantine import BadRecord, Reason
+from data_prep.readers.encoding import utf8_stream
 from data_prep.readers.tables.rows import MOST_NUMBERS, RawRegions, TableRow, numbers
 from data_prep.readers.text import parse_object
 
@@ -35,7 +36,7 @@ def picture_sizes(table: Path) -> dict[str, tuple[int, int]]:
         return {}
     sizes = {}
     with path.open("rb") as stream:
-        for line, content in enumerate(stream, 1):
+        for line, content in enumerate(utf8_stream(stream, path), 1):
             try:
                 name, told = content.split(b"\t")
                 record = parse_object(told.strip().removeprefix(b"[").removesuffix(b"]"))

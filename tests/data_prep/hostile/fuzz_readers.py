@@ -65,6 +65,8 @@ READERS = (
     ("b.txt", _texts),
     ("b.jsonl", _texts),
     ("b.jsonl.gz", _texts),
+    ("b.tsv", _texts),
+    ("b.csv", _texts),
     ("c.tsv", _tables),
     ("c.npz", _tables),
     ("d.json", _boxes),

@@ -73,6 +73,12 @@ def _lines() -> bytes:
     return b"".join(json.dumps({"text": text, "n": 1}).encode() + b"\n" for text in TEXTS)
 
 
+def _table_of_texts() -> bytes:
+    """As Excel's "Unicode text"."""
+    rows = "".join(f'{n}\t"{text[:3]}\n""{text[3:]}"""\r\n' for n, text in enumerate(TEXTS))
+    return f"id\ttext\r\n{rows}".encode("utf-16")
+
+
 def _parquet() -> bytes:
     stream = io.BytesIO()
     pq.write_table(pa.table({"text": TEXTS}), stream)
@@ -129,6 +135,7 @@ INPUTS: dict[str, Callable[[Path, Tools], Input]] = {
     "text-jsonl": _of_text("a.jsonl", _lines),
     "text-jsonl-gz": _of_text("a.jsonl.gz", lambda: gzip.compress(_lines(), mtime=0)),
     "text-jsonl-xz": _of_text("a.jsonl.xz", lambda: lzma.compress(_lines())),
+    "text-tsv": _of_text("a.tsv", _table_of_texts),
     "text-parquet": _of_text("a.parquet", _parquet),
     "text-saved": _saved,
     "images-folder": _folder,

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from unimo_kernels.attention_blocks import PADDING_SEGMENT
 from unimo_kernels.dispatch import Unsupported
+from unimo_kernels.integers import PADDING_SEGMENT
 
 
 class FlexLayout(NamedTuple):

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unimo_kernels.attention_blocks import PADDING_SEGMENT
 from unimo_kernels.gather import Move, move
+from unimo_kernels.integers import PADDING_SEGMENT
 
 SHORTEST_SHARE = 0.8
 """A bucket takes segments down to this share of its longest one: at most a fifth of it is blank."""

@@ -17,7 +17,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from unimo_kernels.attention_blocks import BlockLayout
 from unimo_kernels.attention_triton_backward import (
@@ -36,6 +35,7 @@ from unimo_kernels.attention_triton_ops import (
     store_rows,
     tiles,
 )
+from unimo_kernels.once import first_derivative_only
 from unimo_kernels.philox import drop_threshold, keep_scale
 from unimo_kernels.triton_ops import (
     capability,
@@ -143,7 +143,7 @@ class _PackedAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only("attention on triton")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grads = attention_gradients(Saved(*ctx.saved_tensors), grad, ctx.dropout, ctx.target)
         return *grads, None, None, None, None
@@ -162,8 +162,8 @@ def attention_triton(
     """The formula of unimo_kernels.attention, by our kernels.
 
     Args:
-        q, k, v: float16, bfloat16 or float32 [T, H, K], K in 32, 64, 128; finite at padding too.
-        segment, order: int [T].
+        q, k, v: float16, bfloat16 or float32 [T, H, K], K in 32, 64, 128.
+        segment, order: int32 [T], as unimo_kernels.integers numbers them.
         layout: block_layout(segment, order).
         dropout_p, seed: see unimo_kernels.philox.
 
@@ -174,5 +174,5 @@ def attention_triton(
         return q + k + v  # all three stay in the graph, with gradients of length zero
     dropout = Dropout(seed, drop_threshold(dropout_p), keep_scale(dropout_p))
     with torch.cuda.device_of(q):  # Triton launches on the current device
-        out: Tensor = _PackedAttention.apply(q, k, v, segment.int(), order.int(), layout, dropout)
+        out: Tensor = _PackedAttention.apply(q, k, v, segment, order, layout, dropout)
     return out

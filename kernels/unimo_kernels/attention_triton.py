@@ -47,6 +47,10 @@ from unimo_kernels.triton_ops import (
 
 _LOG2_E = math.log2(math.e)
 
+LARGEST_SCORE: tl.constexpr = tl.constexpr(65536.0)
+"""Base 2, 45,426 in all. Above it float32 holds scores to no better than 2^-8, so that the weights
+which the backward computes again would be wrong by a percent or more: its gradients are NaN."""
+
 
 @triton.jit
 def _visit(
@@ -103,10 +107,12 @@ def attention_forward(
             ends[part], ends[part + 1], head, T, H, seed, threshold, scale,
             part != 1, DROPOUT, OWN, VISITED, K, PRECISION, WIDEN, DESCRIPTORS,
         )  # fmt: skip
-    nobody = total == 0
+    # Padding alone sees nobody. A position whose scores are all -inf divides by zero, and is NaN.
+    nobody = segment_q == -1
     acc = acc * (keep_scale / tl.where(nobody, 1.0, total))[:, None]
     store_rows(out, acc, row_q, head, T, H, K, WIDEN)
     log_sum = tl.where(nobody, float("inf"), m + tl.log2(tl.where(nobody, 1.0, total)))
+    log_sum = tl.where(nobody | (tl.abs(m) <= LARGEST_SCORE), log_sum, float("nan"))
     tl.store(lse + head * T.to(tl.int64) + row_q, log_sum, row_q < T)
 
 
@@ -127,7 +133,7 @@ class _PackedAttention(torch.autograd.Function):
         out = torch.empty_like(q)
         lse = torch.empty(heads, length, dtype=torch.float32, device=q.device)
         target = capability(q.device)
-        size = tiles(q.dtype, width, target, backward=False)
+        size = tiles(q.dtype, width, target, dropout.threshold > 0, backward=False)
         descriptors = has_descriptors(target)
         attention_forward[triton.cdiv(length, size.own), heads](
             readable(q, size.own, descriptors),

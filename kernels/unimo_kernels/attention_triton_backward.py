@@ -195,7 +195,7 @@ def attention_gradients(
     attention_delta[triton.cdiv(length, DELTA_ROWS), heads](
         out, grad, delta, length, heads, K=width, ROWS=DELTA_ROWS, **launch_options(4, 1)
     )
-    size = tiles(out.dtype, width, target, backward=True)
+    size = tiles(out.dtype, width, target, dropout.threshold > 0, backward=True)
     descriptors = has_descriptors(target)
     own_q, own_k, own_v, own_grad, visited_q, visited_k, visited_v, visited_grad = (
         readable(x, block, descriptors) for block in size[:2] for x in (q, k, v, grad)

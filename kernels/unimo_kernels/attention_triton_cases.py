@@ -50,7 +50,7 @@ def _delta_case(dtype: torch.dtype, width: int) -> Case:
 
 def _case(kernel: Any, dtype: torch.dtype, width: int, dropout: bool, capability: int) -> Case:
     name, kind, descriptors = kernel.__name__, TYPE_NAMES[dtype], has_descriptors(capability)
-    size = tiles(dtype, width, capability, backward=name != "attention_forward")
+    size = tiles(dtype, width, capability, dropout, backward=name != "attention_forward")
     known = constants(dtype, width, size, capability, dropout)
     types = {}
     for argument in kernel.arg_names:

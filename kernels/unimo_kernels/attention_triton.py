@@ -25,13 +25,16 @@ from unimo_kernels.attention_triton_backward import (
 )
 from unimo_kernels.attention_triton_ops import (
     Dropout,
+    any_nan,
     constants,
     dense,
     keep_mask,
+    launch_contained,
     load_rows,
     load_runs,
     readable,
     seen_keys,
+    sound_rows,
     store_rows,
     tiles,
 )
@@ -56,10 +59,14 @@ which the backward computes again would be wrong by a percent or more: its gradi
 def _visit(
     acc, m, total, q, k_rows, v_rows, segment, order, segment_q, order_q, row_q,
     first, last, head, T, H, seed, threshold, scale,
-    MASKED: tl.constexpr, DROPOUT: tl.constexpr, OWN: tl.constexpr, VISITED: tl.constexpr,
-    K: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr, DESCRIPTORS: tl.constexpr,
+    MASKED: tl.constexpr, CONTAINED: tl.constexpr, DROPOUT: tl.constexpr,
+    OWN: tl.constexpr, VISITED: tl.constexpr, K: tl.constexpr,
+    PRECISION: tl.constexpr, WIDEN: tl.constexpr, DESCRIPTORS: tl.constexpr,
 ):  # fmt: skip
-    """The online softmax over the blocks of keys from ``first`` to ``last``."""
+    """The online softmax over the blocks of keys from ``first`` to ``last``.
+
+    CONTAINED, and MASKED: only positions that see a value of NaN or infinity get it.
+    """
     for block in range(first, last):
         start = block * VISITED
         k = load_rows(k_rows, start, head, T, H, VISITED, K, DESCRIPTORS)
@@ -72,6 +79,10 @@ def _visit(
         # A position that has seen nobody yet keeps -inf; exp2 must not meet -inf - -inf.
         shift = tl.where(highest == -float("inf"), 0.0, highest)
         p = tl.exp2(s * scale - shift[:, None])
+        v = load_rows(v_rows, start, head, T, H, VISITED, K, DESCRIPTORS)
+        if CONTAINED:
+            v, broken = sound_rows(v)
+            p = tl.where(seen & broken[None, :], float("nan"), p)
         decay = tl.exp2(m - shift)
         total = total * decay + tl.sum(p, 1)
         acc = acc * decay[:, None]
@@ -79,20 +90,27 @@ def _visit(
         if DROPOUT:
             keep = keep_mask(seed, head, row_q, start, threshold, OWN, VISITED)
             p = tl.where(keep, p, 0.0)
-        v = load_rows(v_rows, start, head, T, H, VISITED, K, DESCRIPTORS)
         acc = matmul(narrow(p, v.dtype, WIDEN), v, acc, PRECISION, WIDEN)
     return acc, m, total
 
 
 @triton.jit(do_not_specialize=["T", "seed", "threshold"])
 def attention_forward(
-    q_rows, k_rows, v_rows, segment, order, runs, out, lse,
+    q_rows, k_rows, v_rows, segment, order, runs, out, lse, broken,
     T, H, seed, threshold, keep_scale, scale,
-    DROPOUT: tl.constexpr, OWN: tl.constexpr, VISITED: tl.constexpr, K: tl.constexpr,
+    CONTAINED: tl.constexpr, DROPOUT: tl.constexpr,
+    OWN: tl.constexpr, VISITED: tl.constexpr, K: tl.constexpr,
     PRECISION: tl.constexpr, WIDEN: tl.constexpr, DESCRIPTORS: tl.constexpr,
 ):  # fmt: skip
-    """Program (block of queries, head) -> its rows of out [T, H, K] and of lse [H, T]."""
+    """Program (block of queries, head) -> its rows of out [T, H, K] and of lse [H, T].
+
+    CONTAINED: once more where NaN came out, see attention_triton_ops.launch_contained.
+    """
     own, head = tl.program_id(0), tl.program_id(1)
+    broken += head * tl.num_programs(0) + own
+    if CONTAINED:  # noqa: SIM102, for this one is decided by the compiler
+        if tl.load(broken) == 0:
+            return
     row_q = own * OWN + tl.arange(0, OWN)
     segment_q = tl.load(segment + row_q, row_q < T, other=-1)
     order_q = tl.load(order + row_q, row_q < T, other=0)
@@ -101,12 +119,20 @@ def attention_forward(
     acc = tl.zeros([OWN, K], tl.float32)
     m = tl.full([OWN], -float("inf"), tl.float32)
     total = tl.zeros([OWN], tl.float32)
-    for part in tl.static_range(3):  # only the middle one needs no mask
+    if CONTAINED:
         acc, m, total = _visit(
             acc, m, total, q, k_rows, v_rows, segment, order, segment_q, order_q, row_q,
-            ends[part], ends[part + 1], head, T, H, seed, threshold, scale,
-            part != 1, DROPOUT, OWN, VISITED, K, PRECISION, WIDEN, DESCRIPTORS,
+            ends[0], ends[3], head, T, H, seed, threshold, scale,
+            True, True, DROPOUT, OWN, VISITED, K, PRECISION, WIDEN, DESCRIPTORS,
         )  # fmt: skip
+    else:
+        for part in tl.static_range(3):  # only the middle one needs no mask
+            acc, m, total = _visit(
+                acc, m, total, q, k_rows, v_rows, segment, order, segment_q, order_q, row_q,
+                ends[part], ends[part + 1], head, T, H, seed, threshold, scale,
+                part != 1, False, DROPOUT, OWN, VISITED, K, PRECISION, WIDEN, DESCRIPTORS,
+            )  # fmt: skip
+        tl.store(broken, any_nan(acc))
     # Padding alone sees nobody. A position whose scores are all -inf divides by zero, and is NaN.
     nobody = segment_q == -1
     acc = acc * (keep_scale / tl.where(nobody, 1.0, total))[:, None]
@@ -135,14 +161,17 @@ class _PackedAttention(torch.autograd.Function):
         target = capability(q.device)
         size = tiles(q.dtype, width, target, dropout.threshold > 0, backward=False)
         descriptors = has_descriptors(target)
-        attention_forward[triton.cdiv(length, size.own), heads](
+        launch_contained(
+            attention_forward, (triton.cdiv(length, size.own), heads),
             readable(q, size.own, descriptors),
             readable(k, size.visited, descriptors),
             readable(v, size.visited, descriptors),
             segment, order, layout.by_query, out, lse,
-            length, heads, *dropout, _LOG2_E / math.sqrt(width),
-            **constants(q.dtype, width, size, target, dropout.threshold > 0),
-            **launch_options(size.num_warps, size.num_stages),
+            numbers=(length, heads, *dropout, _LOG2_E / math.sqrt(width)),
+            compiled={
+                **constants(q.dtype, width, size, target, dropout.threshold > 0),
+                **launch_options(size.num_warps, size.num_stages),
+            },
         )  # fmt: skip
         ctx.save_for_backward(q, k, v, segment, order, *layout, out, lse)
         ctx.dropout, ctx.target = dropout, target

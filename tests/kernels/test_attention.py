@@ -258,6 +258,29 @@ def test_a_layout_belongs_to_its_case() -> None:
         attention_layout(four, four[:3], dtype=torch.float32, head_width=8)
 
 
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "triton"])
+def test_a_second_derivative_is_right_or_refused(backend: str) -> None:
+    """``out.sum()`` hands down a gradient that requires none: nothing else may look like it."""
+    row = ROWS["T48-equal-bidirectional"]
+    leaves = [x.requires_grad_() for x in inputs_for(row, 1, 32)[:3]]
+    refusal = {
+        "sdpa": "not implemented|not differentiable",  # torch's own
+        "triton": "attention on triton has no second derivative, and its gradient was asked for",
+    }
+
+    def penalty() -> Tensor:
+        out = attend(*leaves, *row.tensors(), backend=backend)
+        grads = torch.autograd.grad(out.sum(), leaves, create_graph=True)
+        return sum((x.square().sum() for x in grads), torch.zeros(()))
+
+    if backend in refusal:
+        with pytest.raises(RuntimeError, match=refusal[backend]):
+            penalty().backward()
+    else:
+        penalty().backward()
+        assert all(x.grad is not None and x.grad.any() for x in leaves)
+
+
 @pytest.mark.parametrize("backend", ["reference", "triton"])
 def test_dropout_that_would_drop_nothing_is_refused_or_goes_to_who_can(
     backend: str, monkeypatch: pytest.MonkeyPatch

@@ -19,7 +19,7 @@ PRETRAIN := CUDA_VISIBLE_DEVICES= DS_ACCELERATOR=cpu $(BIN)/deepspeed --num_gpus
 
 STARTED := $(shell date +%s)
 
-.PHONY: demo demo-corpora test coverage bench lint install clean
+.PHONY: demo demo-corpora test coverage kernels-matrix bench lint install clean
 
 install: $(VENV)/.installed
 
@@ -63,6 +63,24 @@ coverage: install
 	rm -f .coverage .coverage.*
 	bash tests/run.sh $(BIN) --cov --cov-append --cov-report=
 	$(BIN)/coverage report --skip-covered --fail-under=85
+
+# The kernels on the Tritons that CUDA builds of torch pin (2.11: 3.6.0, 2.12 and 2.13: 3.7) and on the
+# newest: compiled ahead of time and interpreted. The interpreter of 3.6 fails on numpy 2.4.
+TRITONS := 3.6.0 3.7.1 3.9.0
+kernels-matrix: $(TRITONS:%=kernels-on-%)
+
+kernels-on-%: build/triton-%/.installed
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 build/triton-$*/bin/python -m pytest \
+		--confcutdir=tests/kernels -p no:cacheprovider \
+		tests/kernels/test_ahead_of_time.py tests/kernels/test_attention_triton.py \
+		tests/kernels/test_similarity_triton.py \
+		tests/kernels/test_attention_nonfinite.py tests/kernels/test_similarity_nonfinite.py
+
+build/triton-%/.installed:
+	$(PYTHON) -m venv build/triton-$*
+	build/triton-$*/bin/pip install --quiet --retries 0 --timeout 15 --extra-index-url $(CPU_INDEX) $(CPU_TORCH)
+	build/triton-$*/bin/pip install --quiet triton==$* 'numpy<2.4' psutil pytest pytest-timeout hypothesis
+	touch $@
 
 lint: install
 	$(BIN)/ruff check .

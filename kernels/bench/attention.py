@@ -81,7 +81,7 @@ def _measure(job: Job, clock: Clock, setting: Setting) -> Iterator[Row]:
         raise MemoryError(f"one of its H x T x T tensors takes {scores >> 30} GiB")
     layout = _layout(job.variant, row, setting, setting.dropout_p)
     error = _check(job.variant, row, setting)
-    run = _runner(job.variant, row, layout, setting.dropout_p)
+    run = _runner(job.variant, layout, setting.dropout_p)
     q, k, v, grad = _inputs(setting, clock.device)
 
     def both() -> object:
@@ -124,30 +124,20 @@ def _layout(variant: str, row: PackedRow, setting: Setting, dropout_p: float) ->
 
 
 def _runner(
-    variant: str, row: PackedRow, layout: AttentionLayout, dropout_p: float
+    variant: str, layout: AttentionLayout, dropout_p: float
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if variant == FLASH_ATEN and isinstance(layout.row, FlashLayout):
-            return attention_flash(q, k, v, layout.row, dropout_p, varlen=aten_varlen)
-        return attention(
-            q,
-            k,
-            v,
-            row.segment,
-            row.order,
-            dropout_p=dropout_p,
-            seed=SEED,
-            backend=layout.backend,
-            layout=layout,
-        )
+        if variant == FLASH_ATEN and isinstance(layout.plan, FlashLayout):
+            return attention_flash(q, k, v, layout.plan, dropout_p, varlen=aten_varlen)
+        return attention(q, k, v, layout, dropout_p=dropout_p, seed=SEED)
 
     return run
 
 
 def _note(variant: str, layout: AttentionLayout) -> str:
-    if not isinstance(layout.row, FlashLayout):
+    if not isinstance(layout.plan, FlashLayout):
         return ""
-    calls = len(layout.row.calls)
+    calls = len(layout.plan.calls)
     form = ATEN if variant == FLASH_ATEN else flash_form()
     return f"{form}, {calls} call{'s' if calls > 1 else ''}"
 
@@ -164,12 +154,12 @@ def _check_segments(variant: str, row: PackedRow, setting: Setting) -> float:
     """Without dropout, a few whole segments against the reference in float64, and padding."""
     inputs = _inputs(setting, row.segment.device)
     layout = _layout(variant, row, setting, 0.0)
-    found = _run(_runner(variant, row, layout, 0.0), inputs)
+    found = _run(_runner(variant, layout, 0.0), inputs)
     last = int(row.segment.max())
     chosen = torch.linspace(0, last, CHECKED_SEGMENTS, device=row.segment.device).int()
     held = torch.isin(row.segment, chosen)
     part = row._replace(segment=row.segment[held], order=row.order[held])
-    reference = _runner("reference", part, _layout("reference", part, setting, 0.0), 0.0)
+    reference = _runner("reference", _layout("reference", part, setting, 0.0), 0.0)
     exact = _run(reference, [x[held].double() for x in inputs])
     padding = row.segment == PADDING_SEGMENT
     for name, tensor in found.items():
@@ -194,9 +184,9 @@ def _check_dropout(variant: str, row: PackedRow, setting: Setting) -> None:
         part = _on(packed_row(MIX, 512), row.segment.device)
         inputs = _inputs(small, row.segment.device)
         layout = _layout(variant, part, small, setting.dropout_p)
-        found = _run(_runner(variant, part, layout, setting.dropout_p), inputs)
+        found = _run(_runner(variant, layout, setting.dropout_p), inputs)
         layout = _layout("reference", part, small, setting.dropout_p)
-        reference = _runner("reference", part, layout, setting.dropout_p)
+        reference = _runner("reference", layout, setting.dropout_p)
         exact = _run(reference, [x.double() for x in inputs])
         require_exact(
             [(f"{name} with dropout", found[name], exact[name]) for name in exact], setting.dtype
@@ -204,7 +194,7 @@ def _check_dropout(variant: str, row: PackedRow, setting: Setting) -> None:
         return
     q, k, v, _ = _inputs(setting, row.segment.device)
     layout = _layout(variant, row, setting, setting.dropout_p)
-    run = _runner(variant, row, layout, setting.dropout_p)
+    run = _runner(variant, layout, setting.dropout_p)
     with torch.no_grad():
         out = run(q, k, torch.ones_like(v))[row.segment != PADDING_SEGMENT].float()
     mean, spread = float(out.mean()), float(out.std())

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unimo_kernels.attention_blocks import PADDING_SEGMENT, BlockLayout, block_layout
+from unimo_kernels.attention_blocks import BlockLayout, block_layout
 from unimo_kernels.attention_flash import (
     FlashLayout,
     attention_flash,
@@ -34,7 +34,13 @@ from unimo_kernels.dispatch import (
     has_triton,
     requested_backend,
 )
-from unimo_kernels.philox import drop_threshold, keep_mask, keep_scale
+from unimo_kernels.integers import (
+    PADDING_SEGMENT,
+    check_whole,
+    numbered_orders,
+    numbered_segments,
+)
+from unimo_kernels.philox import drop_share, drop_threshold, keep_mask, keep_scale
 
 BACKENDS = ("reference", "sdpa", "flash_attn", "flex", "triton")
 BACKEND_VARIABLE = "UNIMO_ATTENTION"
@@ -44,30 +50,39 @@ AUTOMATIC = {"cuda": ("flash_attn", "triton", "sdpa")}
 
 
 class AttentionLayout(NamedTuple):
-    """Which backend runs and what it knows of a row; the same for all layers of a forward."""
+    """A row, which backend runs on it and what that knows of it; the same for all layers.
+
+    It holds the row itself, numbered by unimo_kernels.integers: nothing that is done to the tensors
+    it was built from reaches it.
+    """
 
     backend: str
-    row: SdpaLayout | FlashLayout | FlexLayout | BlockLayout | None  # the reference needs nothing
-    length: int  # T
-    device: torch.device
+    plan: SdpaLayout | FlashLayout | FlexLayout | BlockLayout | None  # the reference needs none
+    segment: Tensor  # int32 [T]
+    order: Tensor  # int32 [T]
 
 
 def attention_reference(
     q: Tensor, k: Tensor, v: Tensor, segment: Tensor, order: Tensor, dropout_p: float, seed: int
 ) -> Tensor:
-    """The specification, with all T x T scores in memory; float64 inputs stay float64."""
+    """The specification, segment by segment; float64 inputs stay float64."""
     dtype, wide = q.dtype, torch.promote_types(q.dtype, torch.float32)
-    padding_T11 = (segment == PADDING_SEGMENT)[:, None, None]
-    # Padding sees padding, so that its softmax is finite; it is blank before and after.
-    q, k, v = (x.masked_fill(padding_T11, 0).to(wide) for x in (q, k, v))
-    sees_TT = (segment[:, None] == segment[None, :]) & (order[None, :] <= order[:, None])
-    scores_HTT = torch.einsum("ihk,jhk->hij", q, k) / math.sqrt(q.shape[-1])
-    p_HTT = scores_HTT.masked_fill(~sees_TT, -math.inf).softmax(dim=-1)
-    if dropout_p > 0:
-        kept_HTT = keep_mask(seed, q.shape[1], len(q), dropout_p, q.device)
-        p_HTT = p_HTT * kept_HTT * keep_scale(dropout_p)
-    out_THK = torch.einsum("hij,jhk->ihk", p_HTT, v)
-    return out_THK.masked_fill(padding_T11, 0).to(dtype)
+    dropped = dropout_p > 0
+    kept_HTT = keep_mask(seed, q.shape[1], len(q), dropout_p, q.device) if dropped else None
+    # Without a segment all three stay in the graph, with gradients of zero.
+    everywhere = torch.ones_like(segment, dtype=torch.bool)[:, None, None]
+    out_THK = (q + k + v).masked_fill(everywhere, 0)
+    for own in segment[segment != PADDING_SEGMENT].unique():
+        at = torch.nonzero(segment == own).flatten()
+        q_SHK, k_SHK, v_SHK = (x[at].to(wide) for x in (q, k, v))
+        hidden_SS = order[at][None, :] > order[at][:, None]
+        scores_HSS = torch.einsum("ihk,jhk->hij", q_SHK, k_SHK) / math.sqrt(q.shape[-1])
+        p_HSS = scores_HSS.masked_fill(hidden_SS, -math.inf).softmax(dim=-1)
+        if kept_HTT is not None:
+            p_HSS = p_HSS * kept_HTT[:, at][:, :, at] * keep_scale(dropout_p)
+        out_SHK = torch.einsum("hij,jhk->ihk", p_HSS, v_SHK)
+        out_THK = out_THK.index_copy(0, at, out_SHK.to(dtype))
+    return out_THK
 
 
 def attention_layout(
@@ -82,21 +97,31 @@ def attention_layout(
     """Chooses the backend for a row and prepares what it needs, once for all layers of a forward.
 
     Args:
-        segment: int [T], -1 = padding, ids below 2**31; the positions of a segment need not be
+        segment: int [T], -1 = padding; any ids, and the positions of a segment need not be
             neighbours.
-        order: int [T], below 2**31 - 1.
+        order: int [T], any numbers, only compared within a segment.
         dtype, head_width, dropout_p: those of the calls that will use the layout.
-        backend: as in attention.
+        backend: a name out of BACKENDS, or ``auto``: what the environment variable
+            UNIMO_ATTENTION names, else on CUDA the first of flash_attn, triton and sdpa that takes
+            these inputs and this row, else sdpa.
 
     Raises:
-        ValueError: an unknown backend, or one (asked for by argument or environment) that cannot
-            run here, with this dtype, head width or dropout, or on this row. ``auto`` goes on to
-            the next backend instead.
+        ValueError: a row that is not one of whole numbers; an unknown backend, or one (asked for by
+            argument or environment) that cannot run here, with this dtype, head width or dropout,
+            or on this row. ``auto`` goes on to the next backend instead.
     """
     if segment.ndim != 1 or segment.shape != order.shape:
         raise ValueError(
             f"attention takes segment and order [T], not {_sizes(segment)} and {_sizes(order)}"
         )
+    if segment.device != order.device:
+        raise ValueError(
+            f"attention takes segment and order on one device, not {segment.device} and "
+            f"{order.device}"
+        )
+    check_whole("attention's segment", segment)
+    check_whole("attention's order", order)
+    drop_share(dropout_p)  # refuses what is no probability
     request = requested_backend("attention", backend, variable=BACKEND_VARIABLE, known=BACKENDS)
     candidates: tuple[str, ...] = (request.backend,)
     if request.backend == AUTO:
@@ -104,8 +129,7 @@ def attention_layout(
     for name in candidates:
         try:
             _check(name, segment.device, dtype, head_width, dropout_p)
-            row = _row(name, segment, order)
-            layout = AttentionLayout(name, row, len(segment), segment.device)
+            layout = _layout(name, segment, order)
             break
         except Unsupported:
             if name == candidates[-1]:
@@ -123,7 +147,9 @@ def _check(
         check_flash(device, dtype, head_width)
     elif backend == "flex":
         check_flex(dropout_p)
-    elif backend == "triton":
+    elif backend in ("triton", "reference"):
+        drop_threshold(dropout_p)
+    if backend == "triton":
         _check_triton(device, dtype, head_width)
 
 
@@ -141,7 +167,7 @@ def _check_triton(device: torch.device, dtype: torch.dtype, head_width: int) -> 
             f"attention on triton needs CUDA tensors, not {device.type}: use backend sdpa, or set "
             "TRITON_INTERPRET=1 before triton is imported to run the kernels in its interpreter"
         )
-    check_capability("attention on triton", device)
+    check_capability("attention on triton", device, "sdpa")
     if dtype not in TYPE_NAMES:
         raise Unsupported(
             f"attention on triton takes {', '.join(map(str, TYPE_NAMES))}, not {dtype}: use "
@@ -159,111 +185,74 @@ def _check_triton(device: torch.device, dtype: torch.dtype, head_width: int) -> 
         )
 
 
-def _row(
-    backend: str, segment: Tensor, order: Tensor
-) -> SdpaLayout | FlashLayout | FlexLayout | BlockLayout | None:
+def _layout(backend: str, segment: Tensor, order: Tensor) -> AttentionLayout:
+    row = numbered_segments(segment), numbered_orders(order)
     if backend == "sdpa":
-        return sdpa_layout(segment, order)
-    if backend == "flash_attn":
-        return flash_layout(segment, order)
+        return AttentionLayout(backend, sdpa_layout(*row), *row)
+    if backend == "flash_attn":  # which names the ids that it cannot take
+        return AttentionLayout(backend, flash_layout(segment, order), *row)
     if backend == "flex":
-        return flex_layout(segment, order)
+        return AttentionLayout(backend, flex_layout(*row), *row)
     if backend == "triton":
-        return block_layout(segment, order)
-    return None
+        return AttentionLayout(backend, block_layout(*row), *row)
+    return AttentionLayout(backend, None, *row)
 
 
 def attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    segment: Tensor,
-    order: Tensor,
+    layout: AttentionLayout,
     *,
     dropout_p: float = 0.0,
     seed: int = 0,
-    backend: str = AUTO,
-    layout: AttentionLayout | None = None,
 ) -> Tensor:
     """Attention over one packed row; see the formula at the top of this file.
 
     Args:
-        q, k, v: float [T, H, K], one dtype and device. triton wants them, and the gradient that
-            comes back, finite at padding too; the others never read them there.
-        segment: int [T], -1 = padding.
-        order: int [T], only compared within a segment.
+        q, k, v: float [T, H, K], one dtype and device.
+        layout: the row, as attention_layout gave it; its backend runs.
         dropout_p: probability that a weight is dropped, from 0 to below 1; the kept ones are scaled
-            so that the mean stays.
+            so that the mean stays. triton and reference round it to 256ths (unimo_kernels.philox).
         seed: from 0 to below 2**63. reference and triton draw their dropout mask from it, the very
-            same one (unimo_kernels.philox). sdpa and flash_attn draw from torch's own generator,
-            which torch.manual_seed and activation checkpointing replay. flex has no dropout.
-        backend: a name out of BACKENDS, or ``auto``: what the environment variable
-            UNIMO_ATTENTION names, else on CUDA the first of flash_attn, triton and sdpa that takes
-            these inputs and this row, else sdpa.
-        layout: what attention_layout gave for this row, to share it among layers; its backend runs.
+            same one. sdpa and flash_attn draw from torch's own generator, which torch.manual_seed
+            and activation checkpointing replay. flex has no dropout.
 
     Returns:
         float [T, H, K] in the dtype of q; zeros at padding.
 
     Raises:
-        ValueError: shapes, devices or numbers that do not fit; an unknown backend; one that is
-            asked for by name and cannot run here or take this row.
+        ValueError: shapes, devices or numbers that do not fit each other or the layout's backend.
         NotImplementedError: flex on a CPU with inputs that require a gradient.
+        RuntimeError: a second derivative of triton.
     """
-    _check_inputs(q, k, v, segment, order, dropout_p, seed)
-    if layout is not None and (layout.length, layout.device) != (len(q), q.device):
-        raise ValueError(
-            f"attention is given {len(q)} positions on {q.device} and a layout for "
-            f"{layout.length} on {layout.device}: build it with attention_layout(segment, order)"
-        )
-    if layout is None:
-        layout = attention_layout(
-            segment,
-            order,
-            dtype=q.dtype,
-            head_width=q.shape[-1],
-            dropout_p=dropout_p,
-            backend=backend,
-        )
-    elif backend in (AUTO, layout.backend):
-        _check(layout.backend, q.device, q.dtype, q.shape[-1], dropout_p)
-    else:
-        raise ValueError(
-            f"attention is asked for backend {backend} and given a layout for {layout.backend}: "
-            f"build it with attention_layout(..., backend={backend!r})"
-        )
+    _check_inputs(q, k, v, layout, dropout_p, seed)
     # Autocast would round float32 inputs, or the reference's scores, to half precision.
     with torch.autocast(q.device.type, enabled=False):
-        return _run(q, k, v, segment, order, dropout_p, operator.index(seed), layout)
+        return _run(q, k, v, layout, dropout_p, operator.index(seed))
 
 
 def _run(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    segment: Tensor,
-    order: Tensor,
-    dropout_p: float,
-    seed: int,
-    layout: AttentionLayout,
+    q: Tensor, k: Tensor, v: Tensor, layout: AttentionLayout, dropout_p: float, seed: int
 ) -> Tensor:
-    match layout.row:
-        case SdpaLayout() as row:
-            return attention_sdpa(q, k, v, row, dropout_p)
-        case FlashLayout() as row:
-            return attention_flash(q, k, v, row, dropout_p)
-        case FlexLayout() as row:
-            return attention_flex(q, k, v, row)
-        case BlockLayout() as row:
+    row = layout.segment, layout.order
+    match layout.plan:
+        case SdpaLayout() as plan:
+            return attention_sdpa(q, k, v, plan, dropout_p)
+        case FlashLayout() as plan:
+            return attention_flash(q, k, v, plan, dropout_p)
+        case FlexLayout() as plan:
+            return attention_flex(q, k, v, plan)
+        case BlockLayout() as plan:
             # Imports triton, which is not there on every machine.
             from unimo_kernels.attention_triton import attention_triton
 
-            return attention_triton(q, k, v, segment, order, row, dropout_p, seed)
-    return attention_reference(q, k, v, segment, order, dropout_p, seed)
+            return attention_triton(q, k, v, *row, plan, dropout_p, seed)
+    return attention_reference(q, k, v, *row, dropout_p, seed)
 
 
 def _check_inputs(
-    q: Tensor, k: Tensor, v: Tensor, segment: Tensor, order: Tensor, dropout_p: float, seed: int
+    q: Tensor, k: Tensor, v: Tensor, layout: AttentionLayout, dropout_p: float, seed: int
 ) -> None:
     if not (q.ndim == 3 and q.shape == k.shape == v.shape):
         raise ValueError(
@@ -274,20 +263,20 @@ def _check_inputs(
         raise ValueError(
             f"attention takes q, k, v of one dtype, not {q.dtype}, {k.dtype}, {v.dtype}"
         )
-    if not (segment.shape == order.shape == q.shape[:1]):
+    if not q.device == k.device == v.device:
         raise ValueError(
-            f"attention takes segment and order [{q.shape[0]}], one per position of q, not "
-            f"{_sizes(segment)} and {_sizes(order)}"
+            f"attention takes q, k, v on one device, not {q.device}, {k.device}, {v.device}"
         )
-    devices = [x.device for x in (q, k, v, segment, order)]
-    if len(set(devices)) > 1:
+    segment = layout.segment
+    if (len(segment), segment.device) != (len(q), q.device):
         raise ValueError(
-            "attention takes q, k, v, segment, order on one device, not "
-            f"{', '.join(map(str, devices))}"
+            f"attention is given {len(q)} positions on {q.device} and a layout for "
+            f"{len(segment)} on {segment.device}: build it with attention_layout(segment, order)"
         )
-    drop_threshold(dropout_p)  # refuses what is no probability
     if not (hasattr(seed, "__index__") and 0 <= operator.index(seed) < 2**63):
         raise ValueError(f"attention takes a whole seed from 0 to below 2**63, not {seed}")
+    drop_share(dropout_p)
+    _check(layout.backend, q.device, q.dtype, q.shape[-1], dropout_p)
 
 
 def _sizes(tensor: Tensor) -> list[int]:

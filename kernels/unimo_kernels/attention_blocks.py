@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PADDING_SEGMENT = -1
+from unimo_kernels.integers import PADDING_SEGMENT
 
 OWN = 128
 """Positions in a block that a program owns: queries in forward and dQ, keys in dK and dV."""
@@ -51,30 +51,15 @@ class _Bounds(NamedTuple):
 
 
 def block_layout(segment: Tensor, order: Tensor) -> BlockLayout:
-    """The tables for int [T] ``segment`` (-1 = padding) and ``order``, without a transfer."""
-    segment = _by_first_position(segment)
+    """The tables for a row as unimo_kernels.integers numbers it, without a transfer."""
     own, visited = _bounds(segment, order, OWN), _bounds(segment, order, VISITED)
     return BlockLayout(_runs(own, visited, owner_asks=True), _runs(own, visited, owner_asks=False))
 
 
-def _by_first_position(segment: Tensor) -> Tensor:
-    """Every segment under the number of its first position, so that neighbours have near numbers.
-
-    Ranges of segments then overlap where segments do, whatever their ids. Padding stays -1.
-    """
-    ids, place = torch.sort(segment, stable=True)
-    begins = torch.ones_like(ids, dtype=torch.bool)
-    begins[1:] = ids[1:] != ids[:-1]
-    group = begins.cumsum(0) - 1
-    starts = place.new_zeros(len(ids)).scatter_reduce(0, group, place, "amin", include_self=False)
-    numbered = torch.zeros_like(place).scatter_(0, place, starts[group])
-    return numbered.masked_fill(segment == PADDING_SEGMENT, PADDING_SEGMENT)
-
-
 def _bounds(segment: Tensor, order: Tensor, size: int) -> _Bounds:
     missing = -len(segment) % size
-    padded_segment = F.pad(segment.int(), (0, missing), value=PADDING_SEGMENT).view(-1, size)
-    padded_order = F.pad(order.int(), (0, missing)).view(-1, size)
+    padded_segment = F.pad(segment, (0, missing), value=PADDING_SEGMENT).view(-1, size)
+    padded_order = F.pad(order, (0, missing)).view(-1, size)
     hidden = padded_segment == PADDING_SEGMENT
     top = torch.iinfo(torch.int32).max
     return _Bounds(

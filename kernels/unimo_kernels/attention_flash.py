@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unimo_kernels.attention_blocks import PADDING_SEGMENT
 from unimo_kernels.dispatch import Unsupported, check_capability
 from unimo_kernels.gather import Move, choice, move
+from unimo_kernels.integers import PADDING_SEGMENT
 
 WIDEST_HEAD, WIDEST_EVERYWHERE = 256, 192
 DATA_CENTRE = ((8, 0), (9, 0), (10, 0), (10, 3))
@@ -93,7 +93,7 @@ def check_flash(device: torch.device, dtype: torch.dtype, head_width: int) -> No
             f"attention on flash_attn takes head widths up to {WIDEST_HEAD} that are multiples of "
             f"8, not {head_width}: use backend sdpa"
         )
-    check_capability("attention on flash_attn", device)
+    check_capability("attention on flash_attn", device, "sdpa")
     if head_width > WIDEST_EVERYWHERE:
         capability = torch.cuda.get_device_capability(device)
         if capability not in DATA_CENTRE:

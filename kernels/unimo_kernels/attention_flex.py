@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from unimo_kernels.attention_blocks import PADDING_SEGMENT
 from unimo_kernels.dispatch import Unsupported
+from unimo_kernels.integers import PADDING_SEGMENT
+from unimo_kernels.nonfinite import unhidden
 
 
 class FlexLayout(NamedTuple):
@@ -68,11 +69,12 @@ def attention_flex(q: Tensor, k: Tensor, v: Tensor, layout: FlexLayout) -> Tenso
     """
     if layout.block_mask is None:
         return q + k + v
-    inputs = (x.masked_fill(layout.padding_T11, 0).transpose(0, 1)[None] for x in (q, k, v))
+    q, k, v = (x.masked_fill(layout.padding_T11, 0) for x in (q, k, v))
     run = _compiled() if q.is_cuda else flex_attention
+    inputs = (x.transpose(0, 1)[None] for x in (q, k, v))
     out_1HTK = run(*inputs, block_mask=layout.block_mask)
     # Zero already; but the gradient that comes back for padding must not enter the sums either.
-    return out_1HTK[0].transpose(0, 1).masked_fill(layout.padding_T11, 0)
+    return unhidden(out_1HTK[0].transpose(0, 1), q, k).masked_fill(layout.padding_T11, 0)
 
 
 @functools.cache

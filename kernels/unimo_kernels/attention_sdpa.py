@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unimo_kernels.attention_blocks import PADDING_SEGMENT
 from unimo_kernels.gather import Move, move
+from unimo_kernels.integers import PADDING_SEGMENT
+from unimo_kernels.nonfinite import unhidden
 
 SHORTEST_SHARE = 0.8
 """A bucket takes segments down to this share of its longest one: at most a fifth of it is blank."""
@@ -141,4 +142,4 @@ def _in_buckets(q: Tensor, k: Tensor, v: Tensor, layout: SdpaLayout, dropout_p: 
                 q_SHLK, k_SHLK, v_SHLK, attn_mask=bucket.mask, dropout_p=dropout_p
             )
         outputs.append(out_SHLK.transpose(1, 2).flatten(0, 1))
-    return move(torch.cat(outputs), to_row)
+    return move(unhidden(torch.cat(outputs), q_PHK, k_PHK), to_row)

@@ -17,7 +17,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from unimo_kernels.attention_blocks import BlockLayout
 from unimo_kernels.attention_triton_backward import (
@@ -26,16 +25,20 @@ from unimo_kernels.attention_triton_backward import (
 )
 from unimo_kernels.attention_triton_ops import (
     Dropout,
+    any_nan,
     constants,
     dense,
     keep_mask,
+    launch_contained,
     load_rows,
     load_runs,
     readable,
     seen_keys,
+    sound_rows,
     store_rows,
     tiles,
 )
+from unimo_kernels.once import first_derivative_only
 from unimo_kernels.philox import drop_threshold, keep_scale
 from unimo_kernels.triton_ops import (
     capability,
@@ -47,15 +50,23 @@ from unimo_kernels.triton_ops import (
 
 _LOG2_E = math.log2(math.e)
 
+LARGEST_SCORE: tl.constexpr = tl.constexpr(65536.0)
+"""Base 2, 45,426 in all. Above it float32 holds scores to no better than 2^-8, so that the weights
+which the backward computes again would be wrong by a percent or more: its gradients are NaN."""
+
 
 @triton.jit
 def _visit(
     acc, m, total, q, k_rows, v_rows, segment, order, segment_q, order_q, row_q,
     first, last, head, T, H, seed, threshold, scale,
-    MASKED: tl.constexpr, DROPOUT: tl.constexpr, OWN: tl.constexpr, VISITED: tl.constexpr,
-    K: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr, DESCRIPTORS: tl.constexpr,
+    MASKED: tl.constexpr, CONTAINED: tl.constexpr, DROPOUT: tl.constexpr,
+    OWN: tl.constexpr, VISITED: tl.constexpr, K: tl.constexpr,
+    PRECISION: tl.constexpr, WIDEN: tl.constexpr, DESCRIPTORS: tl.constexpr,
 ):  # fmt: skip
-    """The online softmax over the blocks of keys from ``first`` to ``last``."""
+    """The online softmax over the blocks of keys from ``first`` to ``last``.
+
+    CONTAINED, and MASKED: only positions that see a value of NaN or infinity get it.
+    """
     for block in range(first, last):
         start = block * VISITED
         k = load_rows(k_rows, start, head, T, H, VISITED, K, DESCRIPTORS)
@@ -68,6 +79,10 @@ def _visit(
         # A position that has seen nobody yet keeps -inf; exp2 must not meet -inf - -inf.
         shift = tl.where(highest == -float("inf"), 0.0, highest)
         p = tl.exp2(s * scale - shift[:, None])
+        v = load_rows(v_rows, start, head, T, H, VISITED, K, DESCRIPTORS)
+        if CONTAINED:
+            v, broken = sound_rows(v)
+            p = tl.where(seen & broken[None, :], float("nan"), p)
         decay = tl.exp2(m - shift)
         total = total * decay + tl.sum(p, 1)
         acc = acc * decay[:, None]
@@ -75,20 +90,27 @@ def _visit(
         if DROPOUT:
             keep = keep_mask(seed, head, row_q, start, threshold, OWN, VISITED)
             p = tl.where(keep, p, 0.0)
-        v = load_rows(v_rows, start, head, T, H, VISITED, K, DESCRIPTORS)
         acc = matmul(narrow(p, v.dtype, WIDEN), v, acc, PRECISION, WIDEN)
     return acc, m, total
 
 
 @triton.jit(do_not_specialize=["T", "seed", "threshold"])
 def attention_forward(
-    q_rows, k_rows, v_rows, segment, order, runs, out, lse,
+    q_rows, k_rows, v_rows, segment, order, runs, out, lse, broken,
     T, H, seed, threshold, keep_scale, scale,
-    DROPOUT: tl.constexpr, OWN: tl.constexpr, VISITED: tl.constexpr, K: tl.constexpr,
+    CONTAINED: tl.constexpr, DROPOUT: tl.constexpr,
+    OWN: tl.constexpr, VISITED: tl.constexpr, K: tl.constexpr,
     PRECISION: tl.constexpr, WIDEN: tl.constexpr, DESCRIPTORS: tl.constexpr,
 ):  # fmt: skip
-    """Program (block of queries, head) -> its rows of out [T, H, K] and of lse [H, T]."""
+    """Program (block of queries, head) -> its rows of out [T, H, K] and of lse [H, T].
+
+    CONTAINED: once more where NaN came out, see attention_triton_ops.launch_contained.
+    """
     own, head = tl.program_id(0), tl.program_id(1)
+    broken += head * tl.num_programs(0) + own
+    if CONTAINED:  # noqa: SIM102, for this one is decided by the compiler
+        if tl.load(broken) == 0:
+            return
     row_q = own * OWN + tl.arange(0, OWN)
     segment_q = tl.load(segment + row_q, row_q < T, other=-1)
     order_q = tl.load(order + row_q, row_q < T, other=0)
@@ -97,16 +119,26 @@ def attention_forward(
     acc = tl.zeros([OWN, K], tl.float32)
     m = tl.full([OWN], -float("inf"), tl.float32)
     total = tl.zeros([OWN], tl.float32)
-    for part in tl.static_range(3):  # only the middle one needs no mask
+    if CONTAINED:
         acc, m, total = _visit(
             acc, m, total, q, k_rows, v_rows, segment, order, segment_q, order_q, row_q,
-            ends[part], ends[part + 1], head, T, H, seed, threshold, scale,
-            part != 1, DROPOUT, OWN, VISITED, K, PRECISION, WIDEN, DESCRIPTORS,
+            ends[0], ends[3], head, T, H, seed, threshold, scale,
+            True, True, DROPOUT, OWN, VISITED, K, PRECISION, WIDEN, DESCRIPTORS,
         )  # fmt: skip
-    nobody = total == 0
+    else:
+        for part in tl.static_range(3):  # only the middle one needs no mask
+            acc, m, total = _visit(
+                acc, m, total, q, k_rows, v_rows, segment, order, segment_q, order_q, row_q,
+                ends[part], ends[part + 1], head, T, H, seed, threshold, scale,
+                part != 1, False, DROPOUT, OWN, VISITED, K, PRECISION, WIDEN, DESCRIPTORS,
+            )  # fmt: skip
+        tl.store(broken, any_nan(acc))
+    # Padding alone sees nobody. A position whose scores are all -inf divides by zero, and is NaN.
+    nobody = segment_q == -1
     acc = acc * (keep_scale / tl.where(nobody, 1.0, total))[:, None]
     store_rows(out, acc, row_q, head, T, H, K, WIDEN)
     log_sum = tl.where(nobody, float("inf"), m + tl.log2(tl.where(nobody, 1.0, total)))
+    log_sum = tl.where(nobody | (tl.abs(m) <= LARGEST_SCORE), log_sum, float("nan"))
     tl.store(lse + head * T.to(tl.int64) + row_q, log_sum, row_q < T)
 
 
@@ -127,23 +159,26 @@ class _PackedAttention(torch.autograd.Function):
         out = torch.empty_like(q)
         lse = torch.empty(heads, length, dtype=torch.float32, device=q.device)
         target = capability(q.device)
-        size = tiles(q.dtype, width, target, backward=False)
+        size = tiles(q.dtype, width, target, dropout.threshold > 0, backward=False)
         descriptors = has_descriptors(target)
-        attention_forward[triton.cdiv(length, size.own), heads](
+        launch_contained(
+            attention_forward, (triton.cdiv(length, size.own), heads),
             readable(q, size.own, descriptors),
             readable(k, size.visited, descriptors),
             readable(v, size.visited, descriptors),
             segment, order, layout.by_query, out, lse,
-            length, heads, *dropout, _LOG2_E / math.sqrt(width),
-            **constants(q.dtype, width, size, target, dropout.threshold > 0),
-            **launch_options(size.num_warps, size.num_stages),
+            numbers=(length, heads, *dropout, _LOG2_E / math.sqrt(width)),
+            compiled={
+                **constants(q.dtype, width, size, target, dropout.threshold > 0),
+                **launch_options(size.num_warps, size.num_stages),
+            },
         )  # fmt: skip
         ctx.save_for_backward(q, k, v, segment, order, *layout, out, lse)
         ctx.dropout, ctx.target = dropout, target
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only("attention on triton")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grads = attention_gradients(Saved(*ctx.saved_tensors), grad, ctx.dropout, ctx.target)
         return *grads, None, None, None, None
@@ -162,8 +197,8 @@ def attention_triton(
     """The formula of unimo_kernels.attention, by our kernels.
 
     Args:
-        q, k, v: float16, bfloat16 or float32 [T, H, K], K in 32, 64, 128; finite at padding too.
-        segment, order: int [T].
+        q, k, v: float16, bfloat16 or float32 [T, H, K], K in 32, 64, 128.
+        segment, order: int32 [T], as unimo_kernels.integers numbers them.
         layout: block_layout(segment, order).
         dropout_p, seed: see unimo_kernels.philox.
 
@@ -174,5 +209,5 @@ def attention_triton(
         return q + k + v  # all three stay in the graph, with gradients of length zero
     dropout = Dropout(seed, drop_threshold(dropout_p), keep_scale(dropout_p))
     with torch.cuda.device_of(q):  # Triton launches on the current device
-        out: Tensor = _PackedAttention.apply(q, k, v, segment.int(), order.int(), layout, dropout)
+        out: Tensor = _PackedAttention.apply(q, k, v, segment, order, layout, dropout)
     return out

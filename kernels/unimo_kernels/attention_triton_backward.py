@@ -20,14 +20,17 @@ from torch import Tensor
 
 from unimo_kernels.attention_triton_ops import (
     Dropout,
+    any_nan,
     constants,
     dense,
     keep_mask,
+    launch_contained,
     load_key_order,
     load_rows,
     load_runs,
     readable,
     seen_keys,
+    sound_rows,
     store_rows,
     tiles,
 )
@@ -70,8 +73,9 @@ def attention_delta(out, grad, delta, T, H, K: tl.constexpr, ROWS: tl.constexpr)
 def _query_step(
     dq, q, grad, lse_q, delta_q, k_rows, v_rows, segment, order, segment_q, order_q, row_q,
     first, last, head, T, H, seed, threshold, keep_scale, scale,
-    MASKED: tl.constexpr, DROPOUT: tl.constexpr, OWN: tl.constexpr, VISITED: tl.constexpr,
-    K: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr, DESCRIPTORS: tl.constexpr,
+    MASKED: tl.constexpr, CONTAINED: tl.constexpr, DROPOUT: tl.constexpr,
+    OWN: tl.constexpr, VISITED: tl.constexpr, K: tl.constexpr,
+    PRECISION: tl.constexpr, WIDEN: tl.constexpr, DESCRIPTORS: tl.constexpr,
 ):  # fmt: skip
     for block in range(first, last):
         start = block * VISITED
@@ -79,28 +83,39 @@ def _query_step(
         v = load_rows(v_rows, start, head, T, H, VISITED, K, DESCRIPTORS)
         s = matmul(q, tl.trans(k), tl.zeros([OWN, VISITED], tl.float32), PRECISION, WIDEN)
         p = tl.exp2(s * scale - lse_q[:, None])
-        if MASKED:
-            row_k = start + tl.arange(0, VISITED)
-            seen = seen_keys(segment, order, segment_q, order_q, row_k, T)
-            p = tl.where(seen, p, 0.0)
         dp = matmul(grad, tl.trans(v), tl.zeros([OWN, VISITED], tl.float32), PRECISION, WIDEN)
         if DROPOUT:
             keep = keep_mask(seed, head, row_q, start, threshold, OWN, VISITED)
             dp = tl.where(keep, dp * keep_scale, 0.0)
         ds = p * (dp - delta_q[:, None])
+        if MASKED:  # last, for what is not seen may hold NaN
+            row_k = start + tl.arange(0, VISITED)
+            seen = seen_keys(segment, order, segment_q, order_q, row_k, T)
+            ds = tl.where(seen, ds, 0.0)
+        if CONTAINED:
+            k, broken = sound_rows(k)
+            ds = tl.where(seen & broken[None, :], float("nan"), ds)
         dq = matmul(narrow(ds, k.dtype, WIDEN), k, dq, PRECISION, WIDEN)
     return dq
 
 
 @triton.jit(do_not_specialize=["T", "seed", "threshold"])
 def attention_dq(
-    q_rows, k_rows, v_rows, grad_rows, segment, order, runs, lse, delta, dq_out,
+    q_rows, k_rows, v_rows, grad_rows, segment, order, runs, lse, delta, dq_out, broken,
     T, H, seed, threshold, keep_scale, scale, softmax_scale,
-    DROPOUT: tl.constexpr, OWN: tl.constexpr, VISITED: tl.constexpr, K: tl.constexpr,
+    CONTAINED: tl.constexpr, DROPOUT: tl.constexpr,
+    OWN: tl.constexpr, VISITED: tl.constexpr, K: tl.constexpr,
     PRECISION: tl.constexpr, WIDEN: tl.constexpr, DESCRIPTORS: tl.constexpr,
 ):  # fmt: skip
-    """Program (block of queries, head) -> its rows of dq [T, H, K]."""
+    """Program (block of queries, head) -> its rows of dq [T, H, K].
+
+    CONTAINED: once more where NaN came out, see attention_triton_ops.launch_contained.
+    """
     own, head = tl.program_id(0), tl.program_id(1)
+    broken += head * tl.num_programs(0) + own
+    if CONTAINED:  # noqa: SIM102, for this one is decided by the compiler
+        if tl.load(broken) == 0:
+            return
     row_q = own * OWN + tl.arange(0, OWN)
     inside = row_q < T
     segment_q = tl.load(segment + row_q, inside, other=-1)
@@ -111,12 +126,21 @@ def attention_dq(
     grad = load_rows(grad_rows, own * OWN, head, T, H, OWN, K, DESCRIPTORS)
     ends = load_runs(runs, own, T, OWN, VISITED)
     dq = tl.zeros([OWN, K], tl.float32)
-    for part in tl.static_range(3):  # only the middle one needs no mask
+    if CONTAINED:
         dq = _query_step(
             dq, q, grad, lse_q, delta_q, k_rows, v_rows, segment, order, segment_q, order_q, row_q,
-            ends[part], ends[part + 1], head, T, H, seed, threshold, keep_scale, scale,
-            part != 1, DROPOUT, OWN, VISITED, K, PRECISION, WIDEN, DESCRIPTORS,
+            ends[0], ends[3], head, T, H, seed, threshold, keep_scale, scale,
+            True, True, DROPOUT, OWN, VISITED, K, PRECISION, WIDEN, DESCRIPTORS,
         )  # fmt: skip
+    else:
+        for part in tl.static_range(3):  # only the middle one needs no mask
+            dq = _query_step(
+                dq, q, grad, lse_q, delta_q, k_rows, v_rows, segment, order, segment_q, order_q,
+                row_q,
+                ends[part], ends[part + 1], head, T, H, seed, threshold, keep_scale, scale,
+                part != 1, False, DROPOUT, OWN, VISITED, K, PRECISION, WIDEN, DESCRIPTORS,
+            )  # fmt: skip
+        tl.store(broken, any_nan(dq))
     store_rows(dq_out, dq * softmax_scale, row_q, head, T, H, K, WIDEN)
 
 
@@ -124,8 +148,9 @@ def attention_dq(
 def _key_step(
     dk, dv, k, v, q_rows, grad_rows, lse, delta, segment, order, segment_k, order_k, first_key,
     first, last, head, T, H, seed, threshold, keep_scale, scale,
-    MASKED: tl.constexpr, DROPOUT: tl.constexpr, OWN: tl.constexpr, VISITED: tl.constexpr,
-    K: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr, DESCRIPTORS: tl.constexpr,
+    MASKED: tl.constexpr, CONTAINED: tl.constexpr, DROPOUT: tl.constexpr,
+    OWN: tl.constexpr, VISITED: tl.constexpr, K: tl.constexpr,
+    PRECISION: tl.constexpr, WIDEN: tl.constexpr, DESCRIPTORS: tl.constexpr,
 ):  # fmt: skip
     for block in range(first, last):
         start = block * VISITED
@@ -150,21 +175,37 @@ def _key_step(
             keep = tl.trans(keep_mask(seed, head, row_q, first_key, threshold, VISITED, OWN))
             kept = tl.where(keep, p, 0.0)
             dp = tl.where(keep, dp * keep_scale, 0.0)
+        if CONTAINED:
+            grad, broken = sound_rows(grad)
+            kept = tl.where(seen & broken[None, :], float("nan"), kept)
         dv = matmul(narrow(kept, grad.dtype, WIDEN), grad, dv, PRECISION, WIDEN)
         ds = p * (dp - delta_q[None, :])
+        if MASKED:  # again, for what is not seen may hold NaN
+            ds = tl.where(seen, ds, 0.0)
+        if CONTAINED:
+            q, broken = sound_rows(q)
+            ds = tl.where(seen & broken[None, :], float("nan"), ds)
         dk = matmul(narrow(ds, q.dtype, WIDEN), q, dk, PRECISION, WIDEN)
     return dk, dv
 
 
 @triton.jit(do_not_specialize=["T", "seed", "threshold"])
 def attention_dkdv(
-    q_rows, k_rows, v_rows, grad_rows, segment, order, runs, lse, delta, dk_out, dv_out,
+    q_rows, k_rows, v_rows, grad_rows, segment, order, runs, lse, delta, dk_out, dv_out, broken,
     T, H, seed, threshold, keep_scale, scale, softmax_scale,
-    DROPOUT: tl.constexpr, OWN: tl.constexpr, VISITED: tl.constexpr, K: tl.constexpr,
+    CONTAINED: tl.constexpr, DROPOUT: tl.constexpr,
+    OWN: tl.constexpr, VISITED: tl.constexpr, K: tl.constexpr,
     PRECISION: tl.constexpr, WIDEN: tl.constexpr, DESCRIPTORS: tl.constexpr,
 ):  # fmt: skip
-    """Program (block of keys, head) -> its rows of dk and dv [T, H, K]."""
+    """Program (block of keys, head) -> its rows of dk and dv [T, H, K].
+
+    CONTAINED: once more where NaN came out, see attention_triton_ops.launch_contained.
+    """
     own, head = tl.program_id(0), tl.program_id(1)
+    broken += head * tl.num_programs(0) + own
+    if CONTAINED:  # noqa: SIM102, for this one is decided by the compiler
+        if tl.load(broken) == 0:
+            return
     row_k = own * OWN + tl.arange(0, OWN)
     inside = row_k < T
     segment_k = tl.load(segment + row_k, inside, other=-1)
@@ -173,13 +214,22 @@ def attention_dkdv(
     v = load_rows(v_rows, own * OWN, head, T, H, OWN, K, DESCRIPTORS)
     ends = load_runs(runs, own, T, OWN, VISITED)
     dk, dv = tl.zeros([OWN, K], tl.float32), tl.zeros([OWN, K], tl.float32)
-    for part in tl.static_range(3):  # only the middle one needs no mask
+    if CONTAINED:
         dk, dv = _key_step(
             dk, dv, k, v, q_rows, grad_rows, lse, delta, segment, order, segment_k, order_k,
             own * OWN,
-            ends[part], ends[part + 1], head, T, H, seed, threshold, keep_scale, scale,
-            part != 1, DROPOUT, OWN, VISITED, K, PRECISION, WIDEN, DESCRIPTORS,
+            ends[0], ends[3], head, T, H, seed, threshold, keep_scale, scale,
+            True, True, DROPOUT, OWN, VISITED, K, PRECISION, WIDEN, DESCRIPTORS,
         )  # fmt: skip
+    else:
+        for part in tl.static_range(3):  # only the middle one needs no mask
+            dk, dv = _key_step(
+                dk, dv, k, v, q_rows, grad_rows, lse, delta, segment, order, segment_k, order_k,
+                own * OWN,
+                ends[part], ends[part + 1], head, T, H, seed, threshold, keep_scale, scale,
+                part != 1, False, DROPOUT, OWN, VISITED, K, PRECISION, WIDEN, DESCRIPTORS,
+            )  # fmt: skip
+        tl.store(broken, tl.maximum(any_nan(dk), any_nan(dv)))
     store_rows(dk_out, dk * softmax_scale, row_k, head, T, H, K, WIDEN)
     store_rows(dv_out, dv * keep_scale, row_k, head, T, H, K, WIDEN)
 
@@ -195,7 +245,7 @@ def attention_gradients(
     attention_delta[triton.cdiv(length, DELTA_ROWS), heads](
         out, grad, delta, length, heads, K=width, ROWS=DELTA_ROWS, **launch_options(4, 1)
     )
-    size = tiles(out.dtype, width, target, backward=True)
+    size = tiles(out.dtype, width, target, dropout.threshold > 0, backward=True)
     descriptors = has_descriptors(target)
     own_q, own_k, own_v, own_grad, visited_q, visited_k, visited_v, visited_grad = (
         readable(x, block, descriptors) for block in size[:2] for x in (q, k, v, grad)
@@ -207,12 +257,14 @@ def attention_gradients(
     }
     grid = triton.cdiv(length, size.own), heads
     dq, dk, dv = (torch.empty_like(out) for _ in range(3))
-    attention_dq[grid](
+    launch_contained(
+        attention_dq, grid,
         own_q, visited_k, visited_v, own_grad, segment, order, by_query, lse, delta, dq,
-        *numbers, **compiled,
+        numbers=numbers, compiled=compiled,
     )  # fmt: skip
-    attention_dkdv[grid](
+    launch_contained(
+        attention_dkdv, grid,
         visited_q, own_k, own_v, visited_grad, segment, order, by_key, lse, delta, dk, dv,
-        *numbers, **compiled,
+        numbers=numbers, compiled=compiled,
     )  # fmt: skip
     return dq, dk, dv

@@ -19,7 +19,7 @@ _OWNED = {
 }
 _NUMBERS = {
     **dict.fromkeys(("segment", "order", "runs"), "*i32"),
-    **dict.fromkeys(("lse", "delta"), "*fp32"),
+    **dict.fromkeys(("lse", "delta", "broken"), "*fp32"),
     **dict.fromkeys(("T", "H", "threshold"), "i32"),
     **dict.fromkeys(("keep_scale", "scale", "softmax_scale"), "fp32"),
     "seed": "i32",
@@ -27,13 +27,13 @@ _NUMBERS = {
 
 
 def ahead_of_time(capability: int) -> list[Case]:
-    """Every kernel, dtype and head width, with and without dropout."""
+    """Every kernel, dtype and head width, with and without dropout, and as it contains NaN."""
     kernels = (
         attention_triton.attention_forward,
         attention_triton_backward.attention_dq,
         attention_triton_backward.attention_dkdv,
     )
-    choices = itertools.product(kernels, TYPE_NAMES, HEAD_WIDTHS, (False, True))
+    choices = itertools.product(kernels, TYPE_NAMES, HEAD_WIDTHS, (False, True), (False, True))
     deltas = itertools.product(TYPE_NAMES, HEAD_WIDTHS)
     return [
         *(_case(*choice, capability) for choice in choices),
@@ -48,10 +48,12 @@ def _delta_case(dtype: torch.dtype, width: int) -> Case:
     return Case(f"{kernel.__name__}-K{width}-{kind}", kernel, types, sizes, 4, 1)
 
 
-def _case(kernel: Any, dtype: torch.dtype, width: int, dropout: bool, capability: int) -> Case:
+def _case(
+    kernel: Any, dtype: torch.dtype, width: int, dropout: bool, contained: bool, capability: int
+) -> Case:
     name, kind, descriptors = kernel.__name__, TYPE_NAMES[dtype], has_descriptors(capability)
-    size = tiles(dtype, width, capability, backward=name != "attention_forward")
-    known = constants(dtype, width, size, capability, dropout)
+    size = tiles(dtype, width, capability, dropout, backward=name != "attention_forward")
+    known = constants(dtype, width, size, capability, dropout) | {"CONTAINED": contained}
     types = {}
     for argument in kernel.arg_names:
         if argument in _NUMBERS:
@@ -62,5 +64,5 @@ def _case(kernel: Any, dtype: torch.dtype, width: int, dropout: bool, capability
                 owned = argument.removesuffix("_rows") in _OWNED[name]
                 rows = size.own if owned else size.visited
                 types[argument] = f"tensordesc<{kind}[{rows},{width}]>"
-    title = f"{name}-K{width}-{kind}{'-dropout' if dropout else ''}"
-    return Case(title, kernel, types, known, size.num_warps, size.num_stages)
+    words = [name, f"K{width}", kind, *["dropout"] * dropout, *["contained"] * contained]
+    return Case("-".join(words), kernel, types, known, size.num_warps, size.num_stages)

@@ -3,7 +3,7 @@
 Legend: T positions · H heads · K head width
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -43,7 +43,9 @@ class Tiles(NamedTuple):
     num_stages: int
 
 
-def tiles(dtype: torch.dtype, head_width: int, capability: int, *, backward: bool) -> Tiles:
+def tiles(
+    dtype: torch.dtype, head_width: int, capability: int, dropout: bool, *, backward: bool
+) -> Tiles:
     """What fits shared memory and registers of a GPU, as its compiler says (tests/kernels)."""
     if dtype == torch.float32:
         return Tiles(64, 16 if backward else 32, 4, 1)
@@ -53,7 +55,8 @@ def tiles(dtype: torch.dtype, head_width: int, capability: int, *, backward: boo
         return Tiles(64, 32, 4, 2) if head_width == 128 else Tiles(128, 32, 8, 2)
     if backward:
         return Tiles(128, 32 if head_width == 128 else 64, 8, 2)
-    return Tiles(128, 64, 8 if head_width == 128 else 4, 3)
+    # With half as many warps dropout at width 64 does not fit the registers.
+    return Tiles(128, 64, 8 if head_width == 128 or dropout else 4, 3)
 
 
 @triton.jit
@@ -118,6 +121,21 @@ def seen_keys(segment, order, segment_q, order_q, row_k, T):
 
 
 @triton.jit
+def any_nan(tile):
+    """1.0 or 0.0."""
+    return tl.max((tile != tile).to(tl.float32))
+
+
+@triton.jit
+def sound_rows(rows):
+    """``rows`` [.., K] with zeros in the place of NaN and infinity, and which rows had any."""
+    wide = rows.to(tl.float32)
+    sound = wide - wide == 0
+    broken = tl.max((wide - wide != 0).to(tl.int32), 1) > 0
+    return tl.where(sound, wide, 0.0).to(rows.dtype), broken
+
+
+@triton.jit
 def store_rows(rows, tile, row, head, T, H, K: tl.constexpr, WIDEN: tl.constexpr):
     """The float32 ``tile`` [.., K] of one head to ``rows`` [T, H, K], rounded to its dtype."""
     place = (row.to(tl.int64) * H + head)[:, None] * K + tl.arange(0, K)[None, :]
@@ -137,6 +155,21 @@ def constants(
         "WIDEN": interpreted(),
         "DESCRIPTORS": has_descriptors(capability),
     }
+
+
+def launch_contained(
+    kernel: Any, grid: tuple[int, int], *tensors: Any, numbers: tuple[Any, ...], compiled: Any
+) -> None:
+    """Launches ``kernel``, and once more for the programs whose results hold a NaN.
+
+    A product over a tile takes in what is not seen with weight 0, and 0 times NaN is NaN: the
+    second launch keeps NaN and infinity to the positions that see them. Without any its programs
+    end at once; within the first kernel it would take registers of every program.
+    """
+    device = tensors[-1].device
+    broken = torch.empty(*grid, dtype=torch.float32, device=device)
+    for contained in (False, True):
+        kernel[grid](*tensors, broken, *numbers, CONTAINED=contained, **compiled)
 
 
 def readable(x_THK: Tensor, block: int, descriptors: bool) -> Tensor | TensorDescriptor:

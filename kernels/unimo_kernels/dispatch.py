@@ -72,15 +72,20 @@ def has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def check_capability(what: str, device: torch.device) -> None:
-    """Raises Unsupported on a GPU that is older than compute capability 8.0 (Ampere)."""
+def is_old(device: torch.device) -> bool:
+    """Whether it is a GPU older than compute capability 8.0 (Ampere)."""
     if device.type != "cuda":
-        return
-    capability = torch.cuda.get_device_capability(device)
-    if capability < _OLDEST_CAPABILITY:
+        return False
+    return torch.cuda.get_device_capability(device) < _OLDEST_CAPABILITY
+
+
+def check_capability(what: str, device: torch.device, otherwise: str) -> None:
+    """Raises Unsupported on a GPU that is_old, and names the backend to use ``otherwise``."""
+    if is_old(device):
+        capability = torch.cuda.get_device_capability(device)
         raise Unsupported(
             f"{what} needs compute capability {_OLDEST_CAPABILITY[0]}.{_OLDEST_CAPABILITY[1]}, "
-            f"{device} has {capability[0]}.{capability[1]}: use backend sdpa"
+            f"{device} has {capability[0]}.{capability[1]}: use backend {otherwise}"
         )
 
 

@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 class Move(NamedTuple):
@@ -44,14 +43,13 @@ class _Move(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, rows: Tensor, blanks: Tensor, places: Tensor, left_out: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(places, left_out)
+        ctx.save_for_backward(rows, blanks, places, left_out)
         return _take(x, rows, blanks)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        places, left_out = ctx.saved_tensors
-        return _take(grad, places, left_out), None, None, None, None
+        rows, blanks, places, left_out = ctx.saved_tensors
+        return move(grad, Move(places, left_out, rows, blanks)), None, None, None, None
 
 
 def _take(x: Tensor, rows: Tensor, blanks: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ Legend: H heads · T positions · G groups of 16 keys
 import torch
 from torch import Tensor
 
+from unimo_kernels.dispatch import Unsupported
+
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
 _ROUNDS = 10
@@ -26,19 +28,33 @@ _LEVELS = 256  # of a byte
 _GROUP = 16  # bytes in four words
 
 
+def drop_share(dropout_p: float) -> float:
+    """``dropout_p`` itself.
+
+    Raises:
+        ValueError: not 0 <= dropout_p < 1.
+    """
+    if not 0 <= dropout_p < 1:
+        raise ValueError(f"dropout_p {dropout_p} is no probability from 0 to below 1")
+    return dropout_p
+
+
 def drop_threshold(dropout_p: float) -> int:
     """How many of the 256 values of a byte drop a weight: ``dropout_p`` in 256ths, rounded.
 
     Raises:
-        ValueError: not 0 <= dropout_p < 1, or so close to 1 that nothing would be kept.
+        ValueError: no probability, or one above 0 that would drop nothing, or keep nothing.
     """
-    if not 0 <= dropout_p < 1:
-        raise ValueError(f"dropout_p {dropout_p} is no probability from 0 to below 1")
-    threshold = round(_LEVELS * dropout_p)
+    threshold = round(_LEVELS * drop_share(dropout_p))
     if threshold == _LEVELS:
-        raise ValueError(
+        raise Unsupported(
             f"dropout_p {dropout_p} rounds to 256/256 and would drop every weight: the most is "
-            f"255/256 = {255 / 256}"
+            f"255/256 = {255 / 256}, or use backend sdpa"
+        )
+    if threshold == 0 and dropout_p > 0:
+        raise Unsupported(
+            f"dropout_p {dropout_p} rounds to 0/256 and would drop no weight: the least is "
+            f"1/256 = {1 / 256}, or set it to 0, or use backend sdpa"
         )
     return threshold
 

@@ -22,10 +22,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from unimo_kernels import similarity_chunked
-from unimo_kernels.dispatch import choose_backend, has_triton
+from unimo_kernels.dispatch import check_capability, choose_backend, has_triton, is_old
+from unimo_kernels.integers import check_whole
+from unimo_kernels.once import first_derivative_only
 from unimo_kernels.similarity_types import Gradients, Lse, Operands, Statistics
 
 BACKENDS = ("reference", "chunked", "triton")
@@ -126,7 +127,7 @@ def similarity_logsumexp(
         log_weight_b: float [N], added to what the rows see; gets its gradient.
         both_directions: also over the columns, from the same pass over the matrix.
         backend: ``reference``, ``chunked``, ``triton`` or ``auto`` (environment UNIMO_SIMILARITY,
-            then triton on a GPU, chunked elsewhere).
+            then triton on a GPU of compute capability 8.0 or later, chunked elsewhere).
 
     Returns:
         ``Lse(all [M], positive [M])``, or with both directions ``Statistics(rows, columns)``, an
@@ -135,6 +136,7 @@ def similarity_logsumexp(
     Raises:
         ValueError: shapes or dtypes that do not fit, an unknown backend, or one that cannot run
             here.
+        RuntimeError: a second derivative of chunked or triton.
     """
     operands = check_operands(a, b, group_a, group_b, scale, log_weight_a, log_weight_b)
     name = choose(operands, backend)
@@ -172,6 +174,8 @@ def check_operands(
             f"{where} group_a [{len(a)}] and group_b [{len(b)}], not "
             f"{list(group_a.shape)} and {list(group_b.shape)}"
         )
+    check_whole("similarity_logsumexp's group_a", group_a)
+    check_whole("similarity_logsumexp's group_b", group_b)
     wide = torch.promote_types(a.dtype, torch.float32)
     scale = torch.as_tensor(scale, dtype=None if torch.is_tensor(scale) else wide, device=a.device)
     if scale.numel() != 1:
@@ -193,7 +197,7 @@ def check_operands(
 def choose(operands: Operands, requested: str) -> str:
     """The name of the backend that runs; ``requested`` may be ``auto``."""
     a = operands.a
-    by_triton = a.is_cuda and a.dtype != torch.float64 and has_triton()
+    by_triton = a.is_cuda and a.dtype != torch.float64 and has_triton() and not is_old(a.device)
     return choose_backend(
         _OPERATION,
         requested,
@@ -207,7 +211,8 @@ def load_backend(name: str, operands: Operands) -> Backend:
     """The two functions of a backend.
 
     Raises:
-        ValueError: it is ``triton``, which is not installed or cannot run where the operands are.
+        ValueError: it is ``triton``, which is not installed or cannot run where the operands are or
+            on so old a GPU.
     """
     if name == "reference":
         return Backend(similarity_logsumexp_reference, reference_gradients)
@@ -225,6 +230,7 @@ def load_backend(name: str, operands: Operands) -> Backend:
             "backend chunked, or set TRITON_INTERPRET=1 before triton is imported to interpret "
             "its kernels, which is slow and for tests"
         )
+    check_capability("similarity on triton", operands.a.device, "chunked")
     module = importlib.import_module("unimo_kernels.similarity_triton")
     return Backend(module.statistics, module.gradients)
 
@@ -254,7 +260,7 @@ class _Differentiable(torch.autograd.Function):
         return values
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only("similarity_logsumexp")
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         operands, values = Operands(*saved[:7]), saved[7:]

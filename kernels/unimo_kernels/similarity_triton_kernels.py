@@ -126,8 +126,9 @@ def _log_sum_exp_columns(scores):
     highest = tl.max(scores, 0)
     highest = tl.where(highest == -float("inf"), 0.0, highest)  # -inf - -inf would be NaN
     total = _column_sums(tl.exp2((scores - highest[None, :]) * LOG2_E))
-    logarithm = tl.log2(tl.where(total > 0, total, 1.0)) * LN_2
-    return tl.where(total > 0, highest + logarithm, -float("inf"))
+    # Zero alone is a sum over nothing; NaN, and infinity less itself, must come through.
+    logarithm = tl.log2(tl.where(total == 0, 1.0, total)) * LN_2
+    return tl.where(total == 0, -float("inf"), highest + logarithm)
 
 
 @triton.jit
@@ -148,7 +149,7 @@ def _accumulate(highest, total, scores, AXIS: tl.constexpr):
 @triton.jit
 def _log_sum(highest, total):
     """highest + log(total), for no scores -inf."""
-    return highest + tl.log2(tl.where(total > 0, total, 1.0)) * LN_2
+    return highest + tl.log2(tl.where(total == 0, 1.0, total)) * LN_2
 
 
 @triton.jit(do_not_specialize=["rows_stride", "columns_stride", "tiles_m", "tiles_n"])
@@ -244,9 +245,9 @@ def combine(
     result = _log_sum(highest, total)
     if sums:
         # In float64, for B and what is left of it may cancel.
-        log2_sum = tl.log2(tl.where(total > 0, total, 1.0)).to(tl.float64) + bound
+        log2_sum = tl.log2(tl.where(total == 0, 1.0, total)).to(tl.float64) + bound
         found = (log2_sum * LN_2 + tl.load(plan + tl.maximum(TOP, 0))).to(tl.float32)
-        result = tl.where(total > 0, found, -float("inf"))
+        result = tl.where(total == 0, -float("inf"), found)
     tl.store(out + kind * stride + column, result, column < length)
 
 

@@ -8,12 +8,12 @@ cannot be compiled in the same process.
 import fnmatch
 import importlib
 import json
-import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 BLOCK_KIB = {80: 163, 89: 99, 90: 227, 100: 227}
@@ -28,7 +28,8 @@ class Report(NamedTuple):
     registers: int  # per thread
     shared_kib: float
     fits: bool
-    spilled_bytes: int
+    stack_bytes: int  # per thread, in slow memory: registers that were spilled, or an array
+    local_accesses: int  # instructions that load from or store to it
     wgmma: bool  # Hopper's matrix instructions
     tma: bool  # its bulk loads
     atomics: bool  # which would make sums depend on chance
@@ -59,8 +60,9 @@ def compile_case(case, capability: int) -> Report:
     )
     options = launch_options(case.num_warps, case.num_stages)
     built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    listing = _tool("cuobjdump", ["-sass"], built.asm["cubin"], ".cubin")
-    usage = _tool("cuobjdump", ["--dump-resource-usage"], built.asm["cubin"], ".cubin")
+    # All is read off the binary that Triton made, with whatever flags it passed to ptxas.
+    listing = _cuobjdump("-sass", built.asm["cubin"])
+    usage = _cuobjdump("--dump-resource-usage", built.asm["cubin"])
     kib = built.metadata.shared / 1024
     return Report(
         name=case.name,
@@ -68,7 +70,8 @@ def compile_case(case, capability: int) -> Report:
         registers=int(re.search(r"REG:(\d+)", usage)[1]),
         shared_kib=kib,
         fits=kib <= BLOCK_KIB[capability],
-        spilled_bytes=_spilled(built.asm["ptx"], capability),
+        stack_bytes=int(re.search(r"STACK:(\d+)", usage)[1]),
+        local_accesses=len(re.findall(r"\b(?:LDL|STL)\b", listing)),
         wgmma="HGMMA" in listing,
         tma="UTMALDG" in listing,
         atomics=bool(re.search(r"\b(atom|red)\.", built.asm["ptx"])),
@@ -76,24 +79,15 @@ def compile_case(case, capability: int) -> Report:
     )
 
 
-def _spilled(ptx: str, capability: int) -> int:
-    arch = re.search(r"\.target (\w+)", ptx)[1]
-    assembler = "ptxas-blackwell" if capability >= 90 else "ptxas"
-    told = _tool(assembler, ["-v", f"-arch={arch}", "-o", os.devnull], ptx.encode(), ".ptx")
-    stores, loads = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", told).groups()
-    return int(stores) + int(loads)
-
-
-def _tool(name: str, arguments: list[str], content: bytes, suffix: str) -> str:
+def _cuobjdump(option: str, cubin: bytes) -> str:
     import triton
 
-    folder = os.path.join(os.path.dirname(triton.__file__), "backends", "nvidia", "bin")
-    with tempfile.NamedTemporaryFile(suffix=suffix) as file:
-        file.write(content)
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
         file.flush()
-        command = [os.path.join(folder, name), *arguments, file.name]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return done.stdout + done.stderr
+        done = subprocess.run([tool, option, file.name], capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 def main(capability: str, module: str, *patterns: str) -> None:

@@ -10,8 +10,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from unimo_kernels.attention import attention
-from unimo_kernels.attention_blocks import PADDING_SEGMENT
+from unimo_kernels.attention import attention, attention_layout
+from unimo_kernels.integers import PADDING_SEGMENT
 
 
 class Row(NamedTuple):
@@ -70,23 +70,46 @@ def inputs_for(row: Row, heads: int, width: int) -> list[Tensor]:
     return [torch.randn(len(row.segment), heads, width, generator=generator) for _ in range(4)]
 
 
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    segment: Tensor,
+    order: Tensor,
+    *,
+    dropout_p: float = 0.0,
+    seed: int = 0,
+    backend: str = "auto",
+) -> Tensor:
+    """Attention over a row that is used once."""
+    layout = attention_layout(
+        segment,
+        order,
+        dtype=q.dtype,
+        head_width=q.shape[-1],
+        dropout_p=dropout_p,
+        backend=backend,
+    )
+    return attention(q, k, v, layout, dropout_p=dropout_p, seed=seed)
+
+
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def result_of(attend: Attend, inputs: list[Tensor]) -> Result:
+def result_of(function: Attend, inputs: list[Tensor]) -> Result:
     *qkv, grad = inputs
     leaves = [x.detach().clone().requires_grad_() for x in qkv]
-    out = attend(*leaves)
+    out = function(*leaves)
     return Result(out.detach(), *torch.autograd.grad(out, leaves, grad))
 
 
 def run(row: Row, inputs: list[Tensor], backend: str, dtype: torch.dtype) -> Result:
     """``backend`` on ``inputs`` in ``dtype``."""
 
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attention(q, k, v, *(x.to(q.device) for x in row.tensors()), backend=backend)
+    def function(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attend(q, k, v, *(x.to(q.device) for x in row.tensors()), backend=backend)
 
-    return result_of(attend, [x.to(dtype) for x in inputs])
+    return result_of(function, [x.to(dtype) for x in inputs])
 
 
 def assert_as_exact(

@@ -4,9 +4,9 @@ Values are checked in Triton's interpreter, which knows no registers and no shar
 real compiler runs, in processes of its own.
 """
 
+import importlib.metadata
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 from tests.processes import run_command
 
 ROOT = Path(__file__).parents[2]
+NEWEST = importlib.metadata.version("triton").startswith("3.9.")
 ATTENTION = "unimo_kernels.attention_triton_cases"
 SIMILARITY = "unimo_kernels.similarity_triton_cases"
 KERNELS = ("attention_forward", "attention_dq", "attention_dkdv")
@@ -23,6 +24,8 @@ HOPPER = [
     "attention_forward-K64-bf16",
     "attention_dq-K32-fp16",
     "attention_dkdv-K64-fp32",
+    "attention_forward-K64-bf16-dropout-contained",
+    "attention_dkdv-K64-bf16-dropout-contained",
 ]
 MATRIX = ["similarity_statistics-bf16-both", "similarity_gradients-bf16-both"]
 CASES = {
@@ -87,28 +90,44 @@ def test_on_hopper_nothing_spills_and_matrix_units_are_fed_in_bulk(
     compiled: tuple[int, dict[str, dict]],
 ) -> None:
     _, reports = compiled
-    assert {n: r["spilled_bytes"] for n, r in reports.items() if r["spilled_bytes"]} == {}
+    slow = {n: (r["stack_bytes"], r["local_accesses"]) for n, r in reports.items()}
+    # What contains NaN may spill: it runs where a result is NaN, and nowhere else. So may float32,
+    # which is for comparisons, from older compilers.
+    spared = ("contained",) if NEWEST else ("contained", "fp32")
+    spilled = {n for n, used in slow.items() if any(used) and not n.endswith(spared)}
+    assert {n: slow[n] for n in spilled} == {}
     assert {n for n, r in reports.items() if not (r["wgmma"] and r["tma"])} == set()
 
 
-TOO_LARGE = """
+OTHER_TILES = """
 import json
 import torch
 from tests.kernels.ahead_of_time import compile_case
 from unimo_kernels import attention_triton_cases as cases
 from unimo_kernels.attention_triton_ops import Tiles
-cases.tiles = lambda *kind, backward: Tiles(128, 64, 4, 8)
+cases.tiles = lambda *kind, backward: Tiles(128, 64, {warps}, {stages})
 kernel = cases.attention_triton.attention_forward
-case = cases._case(kernel, torch.bfloat16, 128, True, 90)
+case = cases._case(kernel, torch.bfloat16, {width}, True, False, 90)
 print(json.dumps(compile_case(case, 90)._asdict()))
 """
 
 
+def _with_other_tiles(**tiles: int) -> dict:
+    command = [sys.executable, "-c", OTHER_TILES.format(**tiles)]
+    done = run_command(command, env=_environment(), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 def test_a_kernel_that_needs_too_much_is_found_out() -> None:
     """The harness itself: 8 stages ask for more shared memory, 4 warps for more registers."""
-    done = subprocess.run(
-        [sys.executable, "-c", TOO_LARGE], env=_environment(), cwd=ROOT, capture_output=True
-    )
-    report = json.loads(done.stdout)
+    report = _with_other_tiles(warps=4, stages=8, width=128)
     assert not report["fits"]
-    assert report["spilled_bytes"] > 0
+    assert report["stack_bytes"] > 0 and report["local_accesses"] > 0
+
+
+@pytest.mark.skipif(not NEWEST, reason="another compiler deals registers out otherwise")
+def test_what_is_read_is_the_binary_that_triton_made() -> None:
+    """This kernel spills under the flags that Triton passes, not under those of ptxas itself."""
+    report = _with_other_tiles(warps=4, stages=3, width=64)
+    assert report["stack_bytes"] > 0 and report["local_accesses"] > 0

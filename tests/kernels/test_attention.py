@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.kernels.packed_rows import ROWS, assert_as_exact, inputs_for, packed
+from tests.kernels.packed_rows import ROWS, assert_as_exact, attend, inputs_for, packed
 from unimo_kernels.attention import AUTOMATIC, BACKENDS, attention, attention_layout
 from unimo_kernels.attention_flash import flash_form
 from unimo_kernels.dispatch import announce
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without to
 def test_a_position_sees_its_own_segment_up_to_its_own_order(backend: str) -> None:
     row = ROWS["T97-scattered-segments"]
     q, k, v, _ = inputs_for(row, 2, 8)
-    out = attention(q, k, v, *row.tensors(), backend=backend)
+    out = attend(q, k, v, *row.tensors(), backend=backend)
     for i, (segment, order) in enumerate(zip(*row, strict=True)):
         if row.padding()[i]:
             assert not out[i].any()
@@ -51,8 +51,8 @@ def test_nothing_is_read_from_padding(name: str, backend: str) -> None:
     poisoned = [x.clone() for x in inputs]
     for x in poisoned:
         x[row.padding()] = math.nan
-    out = attention(*poisoned, *row.tensors(), backend=backend)
-    assert torch.equal(out, attention(*inputs, *row.tensors(), backend=backend))
+    out = attend(*poisoned, *row.tensors(), backend=backend)
+    assert torch.equal(out, attend(*inputs, *row.tensors(), backend=backend))
     assert not out[row.padding()].any()
 
 
@@ -63,11 +63,11 @@ def test_no_gradient_passes_through_padding(name: str, backend: str) -> None:
     q, k, v, grad = (x.double() for x in inputs_for(row, 2, 8))
     leaves = [x.requires_grad_() for x in (q, k, v)]
     clean = torch.autograd.grad(
-        attention(*leaves, *row.tensors(), backend=backend), leaves, grad, retain_graph=True
+        attend(*leaves, *row.tensors(), backend=backend), leaves, grad, retain_graph=True
     )
     for x in (q, k, v, grad):
         x.data[row.padding()] = math.nan
-    found = torch.autograd.grad(attention(*leaves, *row.tensors(), backend=backend), leaves, grad)
+    found = torch.autograd.grad(attend(*leaves, *row.tensors(), backend=backend), leaves, grad)
     for x, expected in zip(found, clean, strict=True):
         assert torch.equal(x, expected)
         assert not x[row.padding()].any()
@@ -77,27 +77,8 @@ def test_no_gradient_passes_through_padding(name: str, backend: str) -> None:
 def test_a_row_without_positions_gives_none(backend: str) -> None:
     row = ROWS["T0-nothing"]
     q, k, v, _ = inputs_for(row, 2, 8)
-    out = attention(q, k, v, *row.tensors(), backend=backend)
+    out = attend(q, k, v, *row.tensors(), backend=backend)
     assert out.shape == (0, 2, 8)
-
-
-@pytest.mark.parametrize("backend", ON_CPU)
-def test_a_shared_layout_changes_nothing(backend: str) -> None:
-    row = ROWS["T270-many"]
-    q, k, v, _ = inputs_for(row, 2, 32)
-    layout = attention_layout(*row.tensors(), dtype=q.dtype, head_width=32, backend=backend)
-    assert layout.backend == backend
-    shared = attention(q, k, v, *row.tensors(), layout=layout)
-    assert torch.equal(shared, attention(q, k, v, *row.tensors(), backend=backend))
-
-
-@pytest.mark.parametrize("backend", [*ON_CPU, "triton"])
-def test_a_layout_of_another_row_is_refused(backend: str) -> None:
-    row, other = ROWS["T97-prefix-lm"], ROWS["T270-many"]
-    q, k, v, _ = inputs_for(row, 2, 32)
-    layout = attention_layout(*other.tensors(), dtype=q.dtype, head_width=32, backend=backend)
-    with pytest.raises(ValueError, match="97 positions on cpu and a layout for 270 on cpu"):
-        attention(q, k, v, *row.tensors(), layout=layout)
 
 
 @pytest.mark.parametrize("backend", [*ON_CPU, "triton"])
@@ -105,21 +86,21 @@ def test_autocast_changes_nothing(backend: str) -> None:
     row = ROWS["T97-prefix-lm"]
     q, k, v, _ = inputs_for(row, 2, 32)
     with torch.autocast("cpu", torch.bfloat16):
-        out = attention(q, k, v, *row.tensors(), backend=backend)
+        out = attend(q, k, v, *row.tensors(), backend=backend)
     assert out.dtype == torch.float32
-    assert torch.equal(out, attention(q, k, v, *row.tensors(), backend=backend))
+    assert torch.equal(out, attend(q, k, v, *row.tensors(), backend=backend))
 
 
 def test_a_seed_may_be_any_whole_number() -> None:
     row = ROWS["T48-equal-bidirectional"]
     q, k, v, _ = inputs_for(row, 1, 32)
     outs = [
-        attention(q, k, v, *row.tensors(), dropout_p=0.3, seed=seed, backend="triton")
+        attend(q, k, v, *row.tensors(), dropout_p=0.3, seed=seed, backend="triton")
         for seed in (5, torch.tensor(5))
     ]
     assert torch.equal(*outs)
     with pytest.raises(ValueError, match=r"whole seed .* not 5\.0"):
-        attention(q, k, v, *row.tensors(), seed=5.0)
+        attend(q, k, v, *row.tensors(), seed=5.0)
 
 
 def test_the_reference_drops_what_the_specification_drops() -> None:
@@ -130,7 +111,7 @@ def test_the_reference_drops_what_the_specification_drops() -> None:
     ones = torch.eye(len(row.segment), dtype=torch.double)[:, None].expand(-1, 3, -1)
     wide = [torch.nn.functional.pad(x, (0, ones.shape[-1] - 8)) for x in (q, k)]
     whole, dropped = (
-        attention(*wide, ones, *row.tensors(), dropout_p=x, seed=seed, backend="reference")
+        attend(*wide, ones, *row.tensors(), dropout_p=x, seed=seed, backend="reference")
         for x in (0.0, p)
     )
     threshold = round(256 * p)
@@ -139,7 +120,7 @@ def test_the_reference_drops_what_the_specification_drops() -> None:
     torch.testing.assert_close(dropped.transpose(0, 1), expected, atol=1e-15, rtol=1e-12)
     assert not torch.equal(
         dropped,
-        attention(*wide, ones, *row.tensors(), dropout_p=p, seed=seed - 2**40, backend="reference"),
+        attend(*wide, ones, *row.tensors(), dropout_p=p, seed=seed - 2**40, backend="reference"),
     )
 
 
@@ -150,7 +131,7 @@ def test_dropout_keeps_the_mean(backend: str) -> None:
     q, k, _, _ = inputs_for(row, 8, 8)
     ones = torch.ones_like(q)
     outs = [
-        attention(q, k, ones, *row.tensors(), dropout_p=0.2, seed=i, backend=backend)
+        attend(q, k, ones, *row.tensors(), dropout_p=0.2, seed=i, backend=backend)
         for i in range(20)
     ]
     weights_kept = torch.stack(outs)
@@ -162,7 +143,7 @@ def _attend(change: dict[str, Any]) -> Tensor:
     q = torch.zeros(4, 2, 8)
     four = torch.zeros(4, dtype=torch.int32)
     arguments = {"q": q, "k": q, "v": q, "segment": four, "order": four} | change
-    return attention(**arguments)
+    return attend(**arguments)
 
 
 @pytest.mark.parametrize(
@@ -170,8 +151,9 @@ def _attend(change: dict[str, Any]) -> Tensor:
     [
         ({"k": torch.zeros(3, 2, 8)}, r"\[4, 2, 8\], \[3, 2, 8\], \[4, 2, 8\]"),
         ({"v": torch.zeros(4, 2, 8).half()}, r"one dtype, not .*float32, .*float32, .*float16"),
-        ({"order": torch.zeros(3).int()}, r"segment and order \[4\].*\[4\] and \[3\]"),
-        ({"order": torch.zeros(4, device="meta").int()}, r"one device, not cpu, .*, meta"),
+        ({"order": torch.zeros(3).int()}, r"segment and order \[T\], not \[4\] and \[3\]"),
+        ({"k": torch.zeros(4, 2, 8, device="meta")}, r"one device, not cpu, meta, cpu"),
+        ({"order": torch.zeros(4, device="meta").int()}, r"order on one device, not cpu and meta"),
         ({"dropout_p": 1.0}, r"dropout_p 1.0 is no probability from 0 to below 1"),
         ({"dropout_p": -0.1}, r"dropout_p -0.1 is no probability"),
         ({"seed": -1}, r"seed from 0 to below 2\*\*63, not -1"),
@@ -187,15 +169,52 @@ def test_what_cannot_run_is_refused_with_its_remedy(change: dict[str, Any], mess
         _attend(change)
 
 
-def test_a_layout_belongs_to_its_backend_and_case() -> None:
-    four = torch.zeros(4, dtype=torch.int32)
-    flex = attention_layout(four, four, dtype=torch.float32, head_width=8, backend="flex")
-    with pytest.raises(ValueError, match="asked for backend sdpa and given a layout for flex"):
-        _attend({"backend": "sdpa", "layout": flex})
-    with pytest.raises(ValueError, match="flex has no dropout"):
-        _attend({"dropout_p": 0.5, "layout": flex})
-    with pytest.raises(ValueError, match=r"segment and order \[T\], not \[4\] and \[3\]"):
-        attention_layout(four, four[:3], dtype=torch.float32, head_width=8)
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "triton"])
+def test_a_second_derivative_is_right_or_refused(backend: str) -> None:
+    """``out.sum()`` hands down a gradient that requires none: nothing else may look like it."""
+    row = ROWS["T48-equal-bidirectional"]
+    leaves = [x.requires_grad_() for x in inputs_for(row, 1, 32)[:3]]
+    refusal = {
+        "sdpa": "not implemented|not differentiable",  # torch's own
+        "triton": "attention on triton has no second derivative, and its gradient was asked for",
+    }
+
+    def penalty() -> Tensor:
+        out = attend(*leaves, *row.tensors(), backend=backend)
+        grads = torch.autograd.grad(out.sum(), leaves, create_graph=True)
+        return sum((x.square().sum() for x in grads), torch.zeros(()))
+
+    if backend in refusal:
+        with pytest.raises(RuntimeError, match=refusal[backend]):
+            penalty().backward()
+    else:
+        penalty().backward()
+        assert all(x.grad is not None and x.grad.any() for x in leaves)
+
+
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+def test_dropout_that_would_drop_nothing_is_refused_or_goes_to_who_can(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = ROWS["T48-equal-bidirectional"].tensors()
+    case = {"dtype": torch.float32, "head_width": 32, "dropout_p": 0.0015}
+    with pytest.raises(ValueError, match=r"0.0015 rounds to 0/256 and would drop no weight: the "):
+        attention_layout(*row, **case, backend=backend)
+    monkeypatch.setitem(AUTOMATIC, "cpu", (backend, "sdpa"))
+    monkeypatch.delenv("UNIMO_ATTENTION", raising=False)
+    assert attention_layout(*row, **case).backend == "sdpa"
+    layout = attention_layout(*row, **case | {"dropout_p": 0.1}, backend=backend)
+    q = torch.zeros(48, 1, 32)
+    with pytest.raises(ValueError, match=r"0\.0001 rounds to 0/256"):
+        attention(q, q, q, layout, dropout_p=0.0001)
+
+
+def test_sdpa_drops_as_little_as_it_is_asked_to() -> None:
+    row = ROWS["T48-equal-bidirectional"]
+    q, k, _, _ = inputs_for(row, 400, 32)
+    torch.manual_seed(0)
+    out = attend(q, k, torch.ones_like(q), *row.tensors(), dropout_p=0.001, backend="sdpa")
+    assert 0 < float((out < 0.9999).double().mean()) < 0.05
 
 
 def test_triton_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +268,7 @@ def test_auto_goes_on_to_the_next_backend(
     monkeypatch.setitem(AUTOMATIC, "cpu", AUTOMATIC["cuda"])
     triton = "triton" if importlib.util.find_spec("triton") else "sdpa"
     assert _automatic("T97-prefix-lm", torch.float16, 64) == triton  # flash refuses the CPU
-    monkeypatch.setattr("unimo_kernels.attention_flash.check_capability", lambda what, device: None)
+    monkeypatch.setattr("unimo_kernels.attention_flash.check_capability", lambda *of: None)
     monkeypatch.setattr("torch.backends.cuda.is_flash_attention_available", lambda: True)
     monkeypatch.setattr("unimo_kernels.attention.check_flash", _as_if_on_cuda)
     announce.cache_clear()

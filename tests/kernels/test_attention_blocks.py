@@ -10,7 +10,12 @@ from torch import Tensor
 
 from tests.kernels.packed_rows import ROWS, Row, any_rows, packed, prefix_rows
 from unimo_kernels import attention_blocks
-from unimo_kernels.attention_blocks import OWN, PADDING_SEGMENT, VISITED, block_layout
+from unimo_kernels.attention_blocks import OWN, VISITED, BlockLayout, block_layout
+from unimo_kernels.integers import PADDING_SEGMENT, numbered_orders, numbered_segments
+
+
+def _layout(segment: Tensor, order: Tensor) -> BlockLayout:
+    return block_layout(numbered_segments(segment), numbered_orders(order))
 
 
 def _seen(row: Row) -> Tensor:
@@ -33,7 +38,7 @@ def _covered(table: Tensor, length: int) -> tuple[Tensor, Tensor]:
 
 
 def _check(row: Row) -> None:
-    seen, layout = _seen(row), block_layout(*row.tensors())
+    seen, layout = _seen(row), _layout(*row.tensors())
     for table, pairs in ((layout.by_query, seen), (layout.by_key, seen.T)):
         visited, unmasked = _covered(table, len(row.segment))
         assert not (pairs & ~visited).any()
@@ -63,7 +68,7 @@ MOST_PER_VISIBLE_PAIR = {"texts": (TEXTS, 1.01), "pairs": (PAIRS, 2.2), "caption
 def test_cost_follows_the_visible_area(name: str) -> None:
     row, most = MOST_PER_VISIBLE_PAIR[name]
     visible = int(_seen(row).sum())
-    for table in block_layout(*row.tensors()):
+    for table in _layout(*row.tensors()):
         blocks = int((table[3] - table[0]).sum())
         assert visible <= blocks * OWN * VISITED <= most * visible
 
@@ -73,19 +78,19 @@ def test_twice_the_row_costs_twice_as_much_whatever_the_ids(name: str) -> None:
     row, _ = MOST_PER_VISIBLE_PAIR[name]
     segment, order = row.tensors()
     ids = torch.randperm(1000, generator=torch.Generator().manual_seed(0)).int()
-    twice = block_layout(ids[torch.cat([segment, segment + 500])], torch.cat([order, order]))
-    for once, long in zip(block_layout(segment, order), twice, strict=True):
+    twice = _layout(ids[torch.cat([segment, segment + 500])], torch.cat([order, order]))
+    for once, long in zip(_layout(segment, order), twice, strict=True):
         assert int((long[3] - long[0]).sum()) <= 2.05 * int((once[3] - once[0]).sum())
 
 
 def test_long_texts_are_mostly_read_without_a_mask() -> None:
-    for table in block_layout(*TEXTS.tensors()):
+    for table in _layout(*TEXTS.tensors()):
         assert torch.equal(table[1], table[0])
         assert torch.equal(table[2], table[3])
 
 
 def test_looking_at_few_blocks_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = block_layout(*CAPTIONS.tensors())
+    whole = _layout(*CAPTIONS.tensors())
     monkeypatch.setattr(attention_blocks, "_CHUNK", 7)
-    for table, expected in zip(block_layout(*CAPTIONS.tensors()), whole, strict=True):
+    for table, expected in zip(_layout(*CAPTIONS.tensors()), whole, strict=True):
         assert torch.equal(table, expected)

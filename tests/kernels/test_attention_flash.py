@@ -15,6 +15,7 @@ from tests.kernels.packed_rows import (
     Row,
     assert_as_exact,
     assert_equal_in_float64,
+    attend,
     inputs_for,
     packed,
     prefix_rows,
@@ -22,7 +23,6 @@ from tests.kernels.packed_rows import (
     run,
     shuffled,
 )
-from unimo_kernels.attention import attention
 from unimo_kernels.attention_flash import (
     ATEN,
     Call,
@@ -77,13 +77,13 @@ def _assert_exact(row: Row, heads: int, width: int) -> None:
     layout, inputs = _layout(row), [x.double() for x in inputs_for(row, heads, width)]
     exact = run(row, inputs, "reference", torch.float64)
 
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def function(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return attention_flash(q, k, v, layout, 0.0, plain_varlen)
 
-    assert_equal_in_float64(result_of(attend, inputs), exact)
+    assert_equal_in_float64(result_of(function, inputs), exact)
     for x in inputs:
         x[row.padding()] = math.nan
-    assert_equal_in_float64(result_of(attend, inputs), exact)
+    assert_equal_in_float64(result_of(function, inputs), exact)
 
 
 @pytest.mark.parametrize("name", MIXES)
@@ -203,7 +203,7 @@ def test_dropout_is_replayed_from_torchs_generator_and_keeps_the_mean() -> None:
     def drop(seed: int) -> Tensor:
         torch.manual_seed(seed)
         ones = torch.ones_like(q)
-        return attention(q, k, ones, segment, order, dropout_p=0.2, backend="flash_attn")
+        return attend(q, k, ones, segment, order, dropout_p=0.2, backend="flash_attn")
 
     assert torch.equal(drop(1), drop(1))
     assert not torch.equal(drop(1), drop(2))

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from tests.kernels.packed_rows import ROWS, assert_as_exact, inputs_for
-from unimo_kernels.attention import attention
+from tests.kernels.packed_rows import ROWS, assert_as_exact, attend, inputs_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
@@ -13,8 +12,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without to
 def test_flex_is_the_reference_on_a_cpu(name: str) -> None:
     row = ROWS[name]
     q, k, v, _ = inputs_for(row, 3, 32)
-    exact = attention(*(x.double() for x in (q, k, v)), *row.tensors(), backend="reference")
-    found = attention(q, k, v, *row.tensors(), backend="flex")
+    exact = attend(*(x.double() for x in (q, k, v)), *row.tensors(), backend="reference")
+    found = attend(q, k, v, *row.tensors(), backend="flex")
     torch.testing.assert_close(found.double(), exact, atol=1e-5, rtol=1e-5)
 
 
@@ -22,7 +21,7 @@ def test_a_backward_on_a_cpu_is_refused() -> None:
     row = ROWS["T97-prefix-lm"]
     q, k, v, _ = (x.requires_grad_() for x in inputs_for(row, 2, 8))
     with pytest.raises(NotImplementedError, match="does not support backward on CPU"):
-        attention(q, k, v, *row.tensors(), backend="flex")
+        attend(q, k, v, *row.tensors(), backend="flex")
 
 
 @pytest.mark.gpu

@@ -16,6 +16,7 @@ from tests.kernels.packed_rows import (
     Result,
     Row,
     any_rows,
+    attend,
     inputs_for,
     packed,
     prefix_rows,
@@ -23,7 +24,6 @@ from tests.kernels.packed_rows import (
     shuffled,
 )
 from unimo_kernels import attention_triton, attention_triton_backward
-from unimo_kernels.attention import attention
 from unimo_kernels.attention_triton_ops import Tiles
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -41,10 +41,10 @@ def _result(
 ) -> Result:
     segment, order = (x.to(DEVICE) for x in row.tensors())
 
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attention(q, k, v, segment, order, dropout_p=p, seed=seed, backend=backend)
+    def function(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attend(q, k, v, segment, order, dropout_p=p, seed=seed, backend=backend)
 
-    return result_of(attend, [x.to(DEVICE, dtype) for x in inputs])
+    return result_of(function, [x.to(DEVICE, dtype) for x in inputs])
 
 
 def _assert_as_exact(
@@ -172,7 +172,7 @@ def test_only_what_was_written_is_read(monkeypatch: pytest.MonkeyPatch, target: 
     segment, order = (x.to(DEVICE) for x in row.tensors())
     *leaves, grad = guarded
     leaves = [x.requires_grad_() for x in leaves]
-    out = attention(*leaves, segment, order, dropout_p=0.1, seed=5, backend="triton")
+    out = attend(*leaves, segment, order, dropout_p=0.1, seed=5, backend="triton")
     found = Result(out.detach(), *torch.autograd.grad(out, leaves, grad))
     for field, x, y in zip(Result._fields, found, clean, strict=True):
         assert torch.equal(x, y), field
@@ -196,12 +196,12 @@ def test_inputs_may_lie_anyhow_in_memory(spread: str) -> None:
     inputs = inputs_for(row, 2, 32)
     segment, order = (x.to(DEVICE) for x in row.tensors())
     q, k, v = (x.to(DEVICE) for x in inputs[:3])
-    expected = attention(q, k, v, segment, order, backend="triton")
+    expected = attend(q, k, v, segment, order, backend="triton")
     if spread == "transposed":
         moved = [x.transpose(0, 1).contiguous().transpose(0, 1) for x in (q, k, v)]
     else:  # starts 4 bytes behind a multiple of 16
         moved = [torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape) for x in (q, k, v)]
-    assert torch.equal(attention(*moved, segment, order, backend="triton"), expected)
+    assert torch.equal(attend(*moved, segment, order, backend="triton"), expected)
 
 
 def test_nothing_quadratic_is_allocated() -> None:

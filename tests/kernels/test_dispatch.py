@@ -54,9 +54,11 @@ def test_a_request_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_old_devices_are_told_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_capability("it", torch.device("cpu"))
+    check_capability("it", torch.device("cpu"), "b")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    check_capability("it", torch.device("cuda"))
+    check_capability("it", torch.device("cuda"), "b")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
-    with pytest.raises(Unsupported, match=r"it needs compute capability 8.0, cuda has 7.0"):
-        check_capability("it", torch.device("cuda"))
+    with pytest.raises(
+        Unsupported, match=r"it needs compute capability 8.0, cuda has 7.0: use backend b"
+    ):
+        check_capability("it", torch.device("cuda"), "b")

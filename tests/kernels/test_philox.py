@@ -70,6 +70,8 @@ def test_thresholds_are_256ths() -> None:
     "p, message",
     [
         (0.9981, "rounds to 256/256 and would drop every weight: the most is"),
+        (0.0019, "rounds to 0/256 and would drop no weight: the least is 1/256 = 0.00390625"),
+        (1e-9, "rounds to 0/256"),
         (1.0, "no probability from 0 to below 1"),
         (-0.001, "no probability from 0 to below 1"),
         (float("nan"), "no probability from 0 to below 1"),

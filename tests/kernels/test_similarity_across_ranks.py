@@ -33,6 +33,7 @@ class Case(NamedTuple):
     backend: str = "chunked"
     hidden_rank: int = -1  # all of its log-weights are -inf
     scale: float = 1.7
+    broken: float = 0.0  # stands in the last row of a, on the last rank that has any
 
 
 CASES = {
@@ -61,6 +62,12 @@ CASES = {
     },
 }
 
+BROKEN = {
+    2: {"nan": Case((3, 6), (5, 2), broken=math.nan)},
+    4: {"nan": Case((4, 2, 3, 0), (4, 2, 0, 3), torch.float32, broken=math.nan)},
+}
+BROKEN[2]["inf"] = BROKEN[2]["nan"]._replace(broken=math.inf)
+
 
 class Whole(NamedTuple):
     """Everything that the ranks hold together, in float64."""
@@ -83,6 +90,8 @@ def make_whole(case: Case) -> Whole:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     a, b = normal(rows, WIDTH).to(case.dtype).double(), normal(columns, WIDTH).to(case.dtype)
+    if case.broken:
+        a[-1, 2] = case.broken
     weights = [normal(rows), normal(columns)]
     for weight, sizes in zip(weights, (case.sizes_a, case.sizes_b), strict=True):
         weight[0:1] = -math.inf
@@ -135,13 +144,14 @@ def _of_rank(rank: int, world_size: int, results: "mp.Queue") -> None:
     found: dict[tuple[str, str], Any] = {}
     for exchange in EXCHANGES:
         across = functools.partial(similarity_logsumexp_across_ranks, exchange=exchange)
-        for name, case in CASES[world_size].items():
+        for name, case in (CASES[world_size] | BROKEN[world_size]).items():
             mine = part_of(case, make_whole(case), rank)
             call = functools.partial(across, backend=case.backend)
             found[exchange, name] = run(case, mine, case.dtype, call)
             again = run(case, mine, case.dtype, call)
             for key, value in again.items():
-                assert np.array_equal(value, found[exchange, name][key]), f"{name}: {key} varies"
+                first = found[exchange, name][key]
+                assert np.array_equal(value, first, equal_nan=True), f"{name}: {key} varies"
         found[exchange, "subgroup"] = _in_a_group_of_two(rank, across)
         with pytest.raises(ValueError, match="widths"):
             x, group = torch.zeros(2, 3 + rank), torch.arange(2)
@@ -196,6 +206,22 @@ def test_ranks_find_what_one_process_finds(world_size, name, exchange):
             reference = run(case, whole, case.dtype, alone)
             allowed = 2 * error(reference[key], value) + 1e-5
         assert error(found[key], value) <= allowed, key
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize(
+    "world_size, name", [(world, name) for world in BROKEN for name in BROKEN[world]]
+)
+def test_nan_and_infinity_reach_all_ranks_that_one_process_gives_them_to(
+    world_size, name, exchange
+):
+    alone = functools.partial(similarity_logsumexp, both_directions=True, backend="reference")
+    case = BROKEN[world_size][name]
+    exact = run(case, make_whole(case), torch.float64, alone)
+    found = joined(world_size, exchange, name)
+    assert np.isnan(exact["columns.all"]).any() and np.isnan(exact["grad b"]).all()
+    for key, value in exact.items():
+        assert not np.isfinite(found[key][~np.isfinite(value)]).any(), key
 
 
 @pytest.mark.parametrize("world_size", CASES)

@@ -100,7 +100,7 @@ class UnimoModel(UnimoPreTrainedModel):
             dropout_p=dropout_p,
             backend=self.config.attention_backend,
         )
-        return PackedRow(batch.segment, batch.order, layout, dropout_p, seed)
+        return PackedRow(layout, dropout_p, seed)
 
     def _projected_dtype(self, device_type: str) -> torch.dtype:
         """What the projections to q, k, v give: autocast's dtype, else that of the weights."""

@@ -19,10 +19,8 @@ class View(Protocol):
 
 
 class PackedRow(NamedTuple):
-    """The view of one packed row: segment and order decide, the same in all layers."""
+    """The view of one packed row: its layout decides, the same in all layers."""
 
-    segment: Tensor  # int32 [T]
-    order: Tensor  # int32 [T]
     layout: AttentionLayout
     dropout_p: float
     seed: int
@@ -32,11 +30,9 @@ class PackedRow(NamedTuple):
             q_THK,
             k_THK,
             v_THK,
-            self.segment,
-            self.order,
+            self.layout,
             dropout_p=self.dropout_p,
             seed=self.seed + layer,
-            layout=self.layout,
         )
 
 

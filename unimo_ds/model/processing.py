@@ -19,7 +19,17 @@ from transformers import AutoProcessor, AutoTokenizer, BatchFeature, PreTrainedT
 
 from unimo_ds.model.configuration import UnimoConfig
 from unimo_ds.pixels import PixelGrid
-from unimo_ds.tokenizer import CLS, CLS_ID, MASK, PAD, SEP, SEP_ID, UNK, WordTokenizer
+from unimo_ds.tokenizer import (
+    CLS,
+    CLS_ID,
+    MASK,
+    PAD,
+    SEP,
+    SEP_ID,
+    UNK,
+    WordTokenizer,
+    load_tokenizer,
+)
 
 PROCESSOR_FILE = "processor_config.json"
 
@@ -52,6 +62,33 @@ def hugging_face_tokenizer(words: WordTokenizer, max_length: int) -> PreTrainedT
         clean_up_tokenization_spaces=False,
         model_input_names=["input_ids", "attention_mask"],
     )
+
+
+def check_vocabulary(config: UnimoConfig, words: WordTokenizer, folder: Path) -> None:
+    """Refuses a model whose words are not those of the tokenizer beside it.
+
+    Raises:
+        ValueError: another number of words (a padded vocabulary), or another [MASK].
+    """
+    if (words.vocab_size, words.mask_id) != (config.vocab_size, config.mask_token_id):
+        raise ValueError(
+            f"{folder}: the tokenizer has {words.vocab_size} words, the last of them {MASK}; the "
+            f"model has {config.vocab_size}, {MASK} being {config.mask_token_id}: they must be the "
+            "same (a padded vocabulary is cut by `resize_token_embeddings` of transformers, "
+            "saved, and converted with `unimo-convert roberta`)"
+        )
+
+
+def folder_words(folder: Path) -> WordTokenizer:
+    """The tokenizer in a model's folder, whose words are those of the model.
+
+    Raises:
+        ValueError: none there, or that of another model.
+    """
+    words = load_tokenizer(folder)
+    if (folder / "config.json").is_file():
+        check_vocabulary(UnimoConfig.from_pretrained(folder), words, folder)
+    return words
 
 
 class UnimoProcessor:
@@ -146,11 +183,12 @@ class UnimoProcessor:
         """The processor in ``folder``.
 
         Raises:
-            ValueError: the folder holds none.
+            ValueError: the folder holds none, or the tokenizer of another model.
         """
         path = Path(folder) / PROCESSOR_FILE
         if not path.is_file():
             raise ValueError(f"no processor in {folder}: {PROCESSOR_FILE} is missing")
+        folder_words(Path(folder))
         grid = json.loads(path.read_text(encoding="utf-8"))["pixel_grid"]
         tokenizer = AutoTokenizer.from_pretrained(folder)
         return cls(tokenizer, None if grid is None else PixelGrid(**grid))

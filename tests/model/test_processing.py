@@ -11,7 +11,8 @@ from transformers import AutoProcessor, AutoTokenizer, pipeline
 from unimo_ds.model.body import UnimoModel
 from unimo_ds.model.configuration import UnimoConfig
 from unimo_ds.model.modeling import UnimoForMaskedLM
-from unimo_ds.model.processing import UnimoProcessor, folder_words, hugging_face_tokenizer
+from unimo_ds.model.processing import UnimoProcessor, hugging_face_tokenizer
+from unimo_ds.model.vocabulary import folder_words
 from unimo_ds.pixels import PixelGrid
 from unimo_ds.tokenizer import WordTokenizer, load_tokenizer, train_tokenizer
 

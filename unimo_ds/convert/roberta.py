@@ -20,7 +20,8 @@ from unimo_ds.convert.roberta_logits import TOLERANCE, largest_difference
 from unimo_ds.model.body import UnimoModel, UnimoPreTrainedModel
 from unimo_ds.model.configuration import FIXED, UnimoConfig
 from unimo_ds.model.modeling import UnimoForMaskedLM
-from unimo_ds.model.processing import UnimoProcessor, check_vocabulary, hugging_face_tokenizer
+from unimo_ds.model.processing import UnimoProcessor, hugging_face_tokenizer
+from unimo_ds.model.vocabulary import check_vocabulary
 from unimo_ds.tokenizer import (
     CLS_ID,
     PAD_ID,

@@ -16,7 +16,7 @@ from unimo_ds.model.modeling import (
     UnimoForImageTextRetrieval,
     UnimoForMaskedLM,
 )
-from unimo_ds.model.processing import folder_words
+from unimo_ds.model.vocabulary import folder_words
 from unimo_ds.report.samples import (
     Answers,
     Candidate,

@@ -9,7 +9,7 @@ from unimo_ds.batch import FIRST_POSITION
 from unimo_ds.data.shards import PairCorpus, open_collection
 from unimo_ds.distributed import uses_gpu
 from unimo_ds.model.modeling import UnimoForImageTextRetrieval
-from unimo_ds.model.processing import folder_words
+from unimo_ds.model.vocabulary import folder_words
 from unimo_ds.tokenizer import WordTokenizer
 
 NUM_CHECKED = 20

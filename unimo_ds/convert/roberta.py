@@ -178,12 +178,12 @@ def _read_weights(source: Path) -> dict[str, Tensor]:
 
 def _check_head(weights: dict[str, Tensor], source: Path) -> None:
     """Refuses a language head that UNIMO's, whose decoder is the word embedding, cannot be."""
-    tied = json.loads((source / "config.json").read_text()).get("tie_word_embeddings", True)
-    decoder, words = weights.get(_DECODER), weights.get(_WORDS)
-    # Tied, `transformers` leaves out of account what a file says of the decoder.
-    if not tied and any(name in weights for name in (_DECODER, *_BIASES)):
-        same = decoder is not None and words is not None and torch.equal(decoder, words)
-        if not same:
+    values = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    has_head = any(name in weights for name in (_DECODER, *_BIASES))
+    # Where they are tied, `transformers` does not look at a decoder that a file holds beside.
+    if has_head and not values.get("tie_word_embeddings", True):
+        decoder, words = weights.get(_DECODER), weights.get(_WORDS)
+        if decoder is None or words is None or not torch.equal(decoder, words):
             raise ValueError(
                 f"{source} has a decoder of its own (tie_word_embeddings false), UNIMO's is the "
                 "word embedding: tie the two and train it on, or convert the body alone "

@@ -32,16 +32,7 @@ from unimo_ds.model.picture_arrays import (
 )
 from unimo_ds.model.vocabulary import folder_words
 from unimo_ds.pixels import PixelGrid
-from unimo_ds.tokenizer import (
-    CLS,
-    CLS_ID,
-    MASK,
-    PAD,
-    SEP,
-    SEP_ID,
-    UNK,
-    WordTokenizer,
-)
+from unimo_ds.tokenizer import CLS, CLS_ID, MASK, PAD, SEP, SEP_ID, UNK, WordTokenizer
 
 PROCESSOR_FILE = "processor_config.json"
 _OF_TEXTS = "input_ids", "attention_mask"

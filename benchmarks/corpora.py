@@ -1,12 +1,14 @@
 """Corpora to measure on: made-up words and regions in real sizes, by the product's own writer."""
 
+import json
+import tempfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tokenizers import Tokenizer, models
+from tokenizers.pre_tokenizers import ByteLevel
 
 from data_prep.writer import write_bytes, write_shard
 from unimo_ds.data.schema import (
@@ -19,7 +21,7 @@ from unimo_ds.data.schema import (
     RegionSource,
     ShardRecord,
 )
-from unimo_ds.tokenizer import CLS, MASK, PAD, SEP, UNK, WordTokenizer
+from unimo_ds.tokenizer import CLS, MASK, PAD, SEP, UNK, WordTokenizer, import_roberta
 
 # R regions, F features, k kept classes
 FEATURES, CLASSES, KEPT = 2048, 1601, 8
@@ -67,15 +69,19 @@ def write_images(
 def made_up_tokenizer(vocab_size: int) -> WordTokenizer:
     """A tokenizer in RoBERTa's layout whose words mean nothing; half of them begin a word."""
     letters = "abcdefghijklmnopqrstuvwxyz"
-    size = vocab_size - 5
+    alphabet = sorted(ByteLevel.alphabet())
+    size = vocab_size - 5 - len(alphabet)
     endless = (
         start + "".join(letters[(n // 26**place) % 26] for place in range(4))
         for n in range(size)
         for start in ("\u0120", "")
     )
-    tokens = [CLS, PAD, SEP, UNK, *(next(endless) for _ in range(size)), MASK]
+    tokens = [CLS, PAD, SEP, UNK, *alphabet, *(next(endless) for _ in range(size)), MASK]
     vocab = {token: i for i, token in enumerate(tokens)}
-    return WordTokenizer(Tokenizer(models.BPE(vocab, [], unk_token=UNK)), "made up")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
+        (Path(folder) / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+        return import_roberta(Path(folder))
 
 
 class _Words:

@@ -7,11 +7,11 @@ from data_prep.quarantine import Bad
 from data_prep.readers.formats import find_sources
 from data_prep.readers.pairs import Pair, holds_captions, pairs_of
 from data_prep.readers.text import DocumentReader
-from unimo_ds.tokenizer import WordTokenizer, import_roberta, train_tokenizer
+from unimo_ds.tokenizer import TOKENIZER_FILES, WordTokenizer, import_roberta, train_tokenizer
 
 
 def make_tokenizer(output: Path, files: Sequence[Path], vocab_size: int) -> WordTokenizer:
-    """Learns a byte-level BPE from the texts and captions in ``files``, or takes over the RoBERTa
+    """Learns a byte-level BPE from the texts and captions in ``files``, or imports the RoBERTa
     tokenizer in the folder that ``files`` is, and writes it to ``output``.
 
     Raises:
@@ -21,7 +21,7 @@ def make_tokenizer(output: Path, files: Sequence[Path], vocab_size: int) -> Word
         raise ValueError(
             f"{output} exists: name a new file, corpora belong to the tokenizer they had"
         )
-    if len(files) == 1 and (files[0] / "vocab.json").is_file():
+    if len(files) == 1 and any((files[0] / name).is_file() for name in TOKENIZER_FILES):
         tokenizer = import_roberta(files[0])
     else:
         tokenizer = train_tokenizer(_texts(files), vocab_size)

@@ -13,6 +13,7 @@ GROUND = [
     "unimo_ds.batch",
     "unimo_ds.distributed",
     "unimo_ds.tokenizer",
+    "unimo_ds.tokenizer_rules",
     "unimo_ds.pixels",
     "unimo_ds.storage",
 ]

@@ -1,7 +1,9 @@
 """Words to ids and back: byte-level BPE in RoBERTa's layout, on the `tokenizers` library.
 
 The special ids are UNIMO's = fairseq's = RoBERTa's: [CLS] ``<s>`` 0, [PAD] 1, [SEP] ``</s>`` 2,
-[UNK] 3, [MASK] the last id. A tokenizer file is the library's ``tokenizer.json``.
+[UNK] 3, [MASK] the last id. A tokenizer file is the library's ``tokenizer.json``. What it says of
+the ids of words is in the fingerprint, what it says of calls (truncation, padding, tokens around a
+text) is switched off; tokenizer_rules.py says what is refused.
 """
 
 import hashlib
@@ -13,10 +15,16 @@ from typing import Any
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from unimo_ds.tokenizer_rules import check_words
+
 CLS, PAD, SEP, UNK, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
 CLS_ID, PAD_ID, SEP_ID, UNK_ID = 0, 1, 2, 3
-NUM_LEADING_SPECIALS = 4
+_LEADING_SPECIALS = {CLS: CLS_ID, PAD: PAD_ID, SEP: SEP_ID, UNK: UNK_ID}
+NUM_LEADING_SPECIALS = len(_LEADING_SPECIALS)
 """Ids below this are special; random replacement words are drawn from here up to [MASK]."""
+
+TOKENIZER_FILES = "tokenizer.json", "vocab.json"
+"""A folder with one of them holds a tokenizer."""
 
 MAX_VOCAB_SIZE = 65_536
 """Token ids are stored as uint16."""
@@ -28,28 +36,32 @@ class WordTokenizer:
     def __init__(self, tokenizer: Tokenizer, source: str) -> None:
         # A text that says "<s>" means three characters, not the start of a sequence.
         tokenizer.encode_special_tokens = True
+        # Of how somebody called it, saved along. A post-processor moves the borders of tokens too.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.post_processor = None
         self._tokenizer = tokenizer
         self.source = source
         self.vocab_size = tokenizer.get_vocab_size()
-        found = [tokenizer.token_to_id(token) for token in (CLS, PAD, SEP, UNK)]
-        expected = [CLS_ID, PAD_ID, SEP_ID, UNK_ID]
-        mask_id = tokenizer.token_to_id(MASK)
-        if found != expected or mask_id is None:
-            raise ValueError(
-                f"{source}: special tokens {CLS} {PAD} {SEP} {UNK} {MASK} have ids "
-                f"{[*found, mask_id]}, expected {expected} and a last one: "
-                "make it with `unimo-prep tokenizer`"
-            )
         if self.vocab_size > MAX_VOCAB_SIZE:
             raise ValueError(
                 f"{source} has {self.vocab_size} words, "
                 f"corpora hold at most {MAX_VOCAB_SIZE} (uint16)"
             )
-        self.mask_id: int = mask_id
         values = json.loads(tokenizer.to_str())
+        try:
+            check_words(values, self.vocabulary, _LEADING_SPECIALS, MASK)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
+        self.mask_id: int = self.vocabulary[MASK]
         self.fingerprint = _fingerprint(values)
         self.splits_at_spaces = _splits_at_spaces(values)
         """Are the ids of words between single spaces those of each word encoded alone?"""
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """The id of every token; bytes are written as byte-level BPE writes them."""
+        return dict(self._tokenizer.get_vocab())
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without [CLS] and [SEP]."""
@@ -81,7 +93,7 @@ class WordTokenizer:
     def word_starts(self) -> np.ndarray:
         """bool [vocab_size]: does a token begin a word (with a space, or no letter or digit)?"""
         starts = np.ones(self.vocab_size, dtype=bool)
-        for token, index in self._tokenizer.get_vocab().items():
+        for token, index in self.vocabulary.items():
             starts[index] = _begins_word(token)
         return starts
 
@@ -95,17 +107,19 @@ class WordTokenizer:
 
 
 def load_tokenizer(path: str | Path) -> WordTokenizer:
-    """The tokenizer in the file ``path``, or in the folder ``path`` as ``tokenizer.json``, or as
-    RoBERTa's ``vocab.json`` + ``merges.txt``.
+    """The tokenizer in the file ``path``, or in the folder ``path`` as ``tokenizer.json``.
+
+    A folder of RoBERTa's, published or saved by `transformers`, is imported (`import_roberta`).
 
     Raises:
-        ValueError: nothing readable there, or special ids that are not RoBERTa's.
+        ValueError: nothing readable there, or words that `WordTokenizer` refuses.
     """
     path = Path(path)
-    if path.is_dir() and (path / "tokenizer.json").is_file():
-        path = path / "tokenizer.json"
     if path.is_dir():
-        return import_roberta(path)
+        saved = path / "tokenizer.json"
+        if not saved.is_file() or _is_robertas(saved):
+            return import_roberta(path)
+        path = saved
     if not path.is_file():
         raise ValueError(
             f"no tokenizer at {path}: make one with `unimo-prep tokenizer {path} FILES...`"
@@ -121,12 +135,69 @@ def load_tokenizer(path: str | Path) -> WordTokenizer:
 
 
 def import_roberta(folder: Path) -> WordTokenizer:
-    """RoBERTa's ``vocab.json`` and ``merges.txt`` as they are published, ids unchanged."""
-    vocab, merges = folder / "vocab.json", folder / "merges.txt"
-    if not (vocab.is_file() and merges.is_file()):
+    """RoBERTa's tokenizer as it is published or as `transformers` saves it, ids unchanged.
+
+    Takes vocabulary and merges and nothing else, so that ``vocab.json`` with ``merges.txt`` and
+    ``tokenizer.json`` give one tokenizer, in which a space goes before the first word of a text.
+
+    Raises:
+        ValueError: neither is there, they are two, or they hold more than RoBERTa's words.
+    """
+    vocab, merges, saved = (folder / n for n in ("vocab.json", "merges.txt", "tokenizer.json"))
+    words = _import_saved(saved) if saved.is_file() else None
+    if vocab.is_file() and merges.is_file():
+        model = _published_model(vocab, merges)
+        published = WordTokenizer(_assemble(Tokenizer(model)), str(folder))
+        _check_added(folder / "added_tokens.json", published)
+        if words and words.fingerprint != published.fingerprint:
+            raise ValueError(
+                f"{folder}: tokenizer.json has {words.vocab_size} words, vocab.json and merges.txt "
+                f"{published.vocab_size}, and they are not the same: remove the wrong ones"
+            )
+        words = words or published
+    if words is None:
         raise ValueError(f"{folder} holds neither tokenizer.json nor vocab.json and merges.txt")
-    model = _published_model(vocab, merges)
-    return WordTokenizer(_assemble(Tokenizer(model)), str(folder))
+    return words
+
+
+def _is_robertas(path: Path) -> bool:
+    try:
+        around = json.loads(path.read_text(encoding="utf-8-sig"))["post_processor"] or {}
+    except (ValueError, KeyError, TypeError):
+        return False  # whoever loads it says what is wrong
+    return bool(around.get("type") == "RobertaProcessing")
+
+
+def _import_saved(path: Path) -> WordTokenizer:
+    original = load_tokenizer(path)
+    values = json.loads(original.to_json())
+    model, cut = values["model"], values["pre_tokenizer"] or {}
+    pairs = (pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"])
+    bpe = models.BPE(model["vocab"], [(left, right) for left, right in pairs], unk_token=UNK)
+    source = f"{path.parent}, imported, which as it stands in {path.name} is {original.fingerprint}"
+    words = WordTokenizer(_assemble(Tokenizer(bpe)), source)
+    as_in_roberta = (
+        values["normalizer"] is None
+        and (cut.get("type"), cut.get("use_regex", True)) == ("ByteLevel", True)
+        and not any(model.get(name) for name in ("ignore_merges", "byte_fallback", "fuse_unk"))
+        and words.vocabulary == original.vocabulary
+    )
+    if not as_in_roberta:
+        raise ValueError(
+            f"{path} cuts words as RoBERTa does not, or has tokens besides its vocabulary: name "
+            "this file with --tokenizer to take it as it stands"
+        )
+    return words
+
+
+def _check_added(path: Path, words: WordTokenizer) -> None:
+    # As transformers 4 saved tokens that were added to vocab.json and merges.txt.
+    added = json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else {}
+    if not added.items() <= words.vocabulary.items():
+        raise ValueError(
+            f"{path} adds tokens to the {words.vocab_size} words beside it, expected none but "
+            f"{MASK} {words.mask_id}: remove it, or learn words anew with `unimo-prep tokenizer`"
+        )
 
 
 def _published_model(vocab: Path, merges: Path) -> models.BPE:
@@ -158,7 +229,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> WordTokenizer:
 
 
 def _fingerprint(values: dict[str, Any]) -> str:
-    # Of what decides the ids of words. A Hugging Face folder adds [CLS] and [SEP] around them.
+    # Of what decides the ids of words. Left out is what a WordTokenizer switches off.
     around = ("post_processor", "truncation", "padding")
     deciding = {name: value for name, value in values.items() if name not in around}
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]

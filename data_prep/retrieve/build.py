@@ -172,7 +172,7 @@ def _index_texts(
     words = load_tokenizer(tokenizer)
     if words.fingerprint != manifest.tokenizer:
         raise ValueError(
-            f"{folder} was made with tokenizer {manifest.tokenizer}, {tokenizer} is "
+            f"{folder} was made with tokenizer {manifest.tokenizer}, {words.source} is "
             f"{words.fingerprint}: name the one it was made with"
         )
     work = Path(str(stage.work))

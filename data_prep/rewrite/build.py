@@ -216,7 +216,7 @@ def rewrite_pairs(
         return None
     if stage.manifest.tokenizer != words.fingerprint:
         raise ValueError(
-            f"{folder} was made with tokenizer {stage.manifest.tokenizer}, {tokenizer} is "
+            f"{folder} was made with tokenizer {stage.manifest.tokenizer}, {words.source} is "
             f"{words.fingerprint}: name the one it was made with"
         )
     with kept_workers():

@@ -10,12 +10,16 @@ from transformers import RobertaConfig, RobertaForMaskedLM
 from typer.testing import CliRunner, Result
 
 from unimo_ds.convert.cli import USER_ERROR, app
-from unimo_ds.convert.roberta import TOLERANCE, convert_roberta
+from unimo_ds.convert.roberta import convert_roberta
+from unimo_ds.convert.roberta_logits import TOLERANCE, verified_texts
 from unimo_ds.model.body import UnimoModel
+from unimo_ds.model.configuration import UnimoConfig
 from unimo_ds.model.modeling import UnimoForMaskedLM
 from unimo_ds.model.padded import check_padded, pack
 from unimo_ds.model.processing import UnimoProcessor
 from unimo_ds.tokenizer import train_tokenizer
+
+TEXTS = ["a red ball rolls under the table", "three dogs, one of them asleep, watch it"] * 4
 
 
 @pytest.fixture
@@ -93,7 +97,7 @@ def test_a_body_without_language_head_becomes_a_body(
 
 
 def test_the_tokenizer_comes_along(roberta: RobertaForMaskedLM, tmp_path: Path) -> None:
-    words = train_tokenizer(["a red ball", "the dog"] * 4, vocab_size=300)
+    words = train_tokenizer(TEXTS, vocab_size=300)
     words.save(tmp_path / "roberta" / "tokenizer.json")
     assert "tokenizer copied" in _convert(tmp_path / "roberta", tmp_path / "unimo").output
     found = UnimoProcessor.from_pretrained(tmp_path / "unimo")(text="a red ball")["input_ids"]
@@ -127,7 +131,81 @@ def test_a_folder_in_use_is_left_alone(roberta: RobertaForMaskedLM, tmp_path: Pa
     assert [path.name for path in (tmp_path / "unimo").iterdir()] == ["notes.txt"]
 
 
+def _head(roberta: RobertaForMaskedLM, folder: Path, **weights: torch.Tensor) -> None:
+    """Gives the saved model an untied head; `transformers` reads its decoder and its bias."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tie_word_embeddings": False}))
+    state = {name: tensor.clone() for name, tensor in roberta.state_dict().items()}
+    state |= {f"lm_head.{name}": tensor for name, tensor in weights.items()}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_an_untied_head_is_refused_unless_it_is_the_same(
+    roberta: RobertaForMaskedLM, tmp_path: Path
+) -> None:
+    decoder = roberta.lm_head.decoder.weight.detach()
+    _head(roberta, tmp_path / "roberta")
+    result = _convert(tmp_path / "roberta", tmp_path / "unimo", "--verify")
+    assert result.exit_code == 0, result.output
+    nearly = decoder.clone()
+    nearly[7, 3] += 0.5
+    _head(roberta, tmp_path / "roberta", **{"decoder.weight": nearly})
+    result = _convert(tmp_path / "roberta", tmp_path / "other")
+    assert result.exit_code == USER_ERROR and "has a decoder of its own" in result.output
+    roberta.roberta.save_pretrained(tmp_path / "body")  # has no head to lose
+    assert _convert(tmp_path / "body", tmp_path / "another").exit_code == 0
+
+
+def test_two_biases_of_one_head_are_refused(roberta: RobertaForMaskedLM, tmp_path: Path) -> None:
+    _head(roberta, tmp_path / "roberta", bias=torch.randn(300))
+    result = _convert(tmp_path / "roberta", tmp_path / "unimo")
+    assert result.exit_code == USER_ERROR and "two biases of its language head" in result.output
+
+
+def test_a_padded_vocabulary_is_refused(roberta: RobertaForMaskedLM, tmp_path: Path) -> None:
+    words = train_tokenizer(TEXTS, vocab_size=297)
+    words.save(tmp_path / "roberta" / "tokenizer.json")
+    result = _convert(tmp_path / "roberta", tmp_path / "unimo")
+    assert result.exit_code == USER_ERROR
+    assert "the tokenizer has 297 words" in result.output and "has 300" in result.output
+    roberta.resize_token_embeddings(297)  # the remedy that the message names
+    roberta.save_pretrained(tmp_path / "roberta")
+    result = _convert(tmp_path / "roberta", tmp_path / "unimo", "--verify")
+    assert result.exit_code == 0, result.output
+    assert UnimoForMaskedLM.from_pretrained(tmp_path / "unimo").config.mask_token_id == 296
+
+
+def test_further_token_types_are_told(roberta: RobertaForMaskedLM, tmp_path: Path) -> None:
+    weights = load_file(tmp_path / "roberta" / "model.safetensors")
+    name = "roberta.embeddings.token_type_embeddings.weight"
+    weights[name] = torch.cat([weights[name], torch.ones(1, 32)])
+    save_file(weights, tmp_path / "roberta" / "model.safetensors", metadata={"format": "pt"})
+    report = convert_roberta(tmp_path / "roberta", tmp_path / "unimo", verify=False)
+    assert report.dropped == ("embeddings.token_type_embeddings.weight[1:]",)
+
+
+def test_verification_shows_special_words_among_real_ones(
+    roberta: RobertaForMaskedLM, tmp_path: Path
+) -> None:
+    config = UnimoConfig(vocab_size=300, max_position_embeddings=40)
+    words = train_tokenizer(TEXTS, vocab_size=300)
+    at_random = verified_texts(tmp_path, config, seed=1)
+    words.save(tmp_path / "tokenizer.json")
+    texts = verified_texts(tmp_path, config, seed=1)
+    for text in (*at_random, *texts):
+        there = torch.nonzero(text != 1).flatten()
+        first, last = int(there[0]), int(there[-1])
+        assert (text[first], text[last]) == (0, 2)
+        assert {1, 2, 3, 299} <= set(text[first + 1 : last].tolist())
+    assert [int(text[0]) for text in texts] == [0, 0, 0, 1]  # the last is padded left
+    sentence = set(words.encode([" An empty train station."])[0])
+    assert len(sentence & set(texts[3].tolist())) > len(sentence) // 2
+
+
 REFUSED = {
+    "is_decoder": (True, "is_decoder True, UNIMO takes over False only"),
+    "pad_token_id": (0, "pad_token_id 0, UNIMO takes over 1 only"),
+    "eos_token_id": (4, "eos_token_id 4, UNIMO takes over 2 only"),
     "model_type": ("bert", "describes a bert model"),
     "hidden_act": ("relu", "hidden_act 'relu', UNIMO takes over 'gelu' only"),
     "position_embedding_type": ("relative_key", "UNIMO takes over 'absolute' only"),

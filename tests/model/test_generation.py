@@ -1,11 +1,13 @@
 """Generation: the cache changes nothing, beams search, every source works."""
 
 import itertools
+import re
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import GenerationConfig, StaticCache
 
 from unimo_ds.model.configuration import UnimoConfig
 from unimo_ds.model.generation import UnimoForConditionalGeneration
@@ -52,6 +54,26 @@ def test_the_cache_changes_nothing(
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     answers = {tuple(row) for row in cached.sequences.tolist()}
     assert len(answers) > 1, "all sources gave one answer: the test shows nothing"
+
+
+SAMPLED = {
+    "three-each": {"num_return_sequences": 3},
+    "beams": {"num_beams": 3, "num_return_sequences": 2},
+    "nucleus": {"top_p": 0.8, "temperature": 1.5, "repetition_penalty": 1.2},
+}
+
+
+@pytest.mark.parametrize("mode", SAMPLED)
+def test_the_cache_changes_no_draw(
+    model: UnimoForConditionalGeneration, source: dict[str, Tensor], mode: str
+) -> None:
+    drawn = []
+    for options in ({}, {"use_cache": False}, {"cache_implementation": "dynamic"}):
+        torch.manual_seed(3)
+        options |= {**SAMPLED[mode], "do_sample": True, "max_new_tokens": 5}
+        drawn.append(model.generate(**source, **options))
+    assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[0], drawn[2])
+    assert len(drawn[0]) == 4 * SAMPLED[mode].get("num_return_sequences", 1)
 
 
 def test_greedy_takes_the_likeliest_word_each_time(
@@ -172,3 +194,62 @@ def test_what_cannot_be_generated_is_refused(
         model(**source, decoder_input_ids=longer, cache=cache)
     with pytest.raises(ValueError, match="give the whole target so far"):
         model(**source, decoder_input_ids=longer, past_key_values=cache)
+
+
+CANNOT_FOLLOW = {
+    "cache_implementation='static'": {"cache_implementation": "static"},
+    "cache_implementation='sliding_window'": {"cache_implementation": "sliding_window"},
+    "cache_implementation='offloaded'": {"cache_implementation": "offloaded", "num_beams": 2},
+    "cache_implementation='quantized'": {"cache_implementation": "quantized"},
+    "cache_implementation='paged'": {"cache_implementation": "paged"},
+    "cache_implementation='offloaded_static'": {
+        "generation_config": GenerationConfig(cache_implementation="offloaded_static")
+    },
+    "prompt_lookup_num_tokens": {"prompt_lookup_num_tokens": 3},
+    "assistant_early_exit": {"assistant_early_exit": 1},
+    "encoder_repetition_penalty": {"encoder_repetition_penalty": 5.0},
+    "encoder_no_repeat_ngram_size": {"encoder_no_repeat_ngram_size": 1},
+    "guidance_scale": {"guidance_scale": 2.0},
+    "output_attentions": {"output_attentions": True, "return_dict_in_generate": True},
+    "output_hidden_states": {"output_hidden_states": True, "return_dict_in_generate": True},
+    "position_ids": {"position_ids": torch.zeros(4, 1, dtype=torch.long)},
+    "bos_token_id=7": {"bos_token_id": 7},
+    "decoder_start_token_id=9": {"decoder_start_token_id": 9},
+}
+
+
+@pytest.mark.parametrize("name", CANNOT_FOLLOW)
+def test_options_that_would_be_left_out_of_account_are_refused_in_one_line(
+    model: UnimoForConditionalGeneration, source: dict[str, Tensor], name: str
+) -> None:
+    with pytest.raises(ValueError, match=f"generate.{re.escape(name)}.*; leave it out") as refusal:
+        model.generate(**source, max_new_tokens=3, **CANNOT_FOLLOW[name])
+    assert "\n" not in str(refusal.value)
+    assert name[:5] != "cache" or "static caches" in str(refusal.value)
+
+
+def test_another_model_as_assistant_and_defaults_of_a_folder_are_refused_too(
+    model: UnimoForConditionalGeneration, source: dict[str, Tensor]
+) -> None:
+    one = {name: tensor[:1] for name, tensor in source.items()}
+    before = model.generate(**one, max_new_tokens=4)
+    with pytest.raises(ValueError, match="assistant_model"):
+        model.generate(**one, max_new_tokens=4, assistant_model=model)
+    assert torch.equal(model.generate(**one, max_new_tokens=4), before)
+    model.generation_config.cache_implementation = "static"
+    with pytest.raises(ValueError, match="static caches"):
+        model.generate(**one, max_new_tokens=4)
+    allowed = model.generate(**one, max_new_tokens=4, cache_implementation="dynamic")
+    assert torch.equal(allowed, before)
+
+
+def test_caches_of_a_fixed_length_are_refused_wherever_they_come_from(
+    model: UnimoForConditionalGeneration, source: dict[str, Tensor]
+) -> None:
+    first = torch.zeros(4, 1, dtype=torch.long)
+    for name in ("cache", "past_key_values"):
+        fixed = StaticCache(config=model.config, max_cache_len=64)
+        with pytest.raises(ValueError, match=r"StaticCache: .* static caches"):
+            model(**source, decoder_input_ids=first, **{name: fixed})
+        with pytest.raises(ValueError, match=r"StaticCache: .* static caches"):
+            model.generate(**source, max_new_tokens=3, **{name: fixed})

@@ -12,6 +12,7 @@ from unimo_ds.model.body import UnimoModel
 from unimo_ds.model.configuration import UnimoConfig
 from unimo_ds.model.modeling import UnimoForMaskedLM
 from unimo_ds.model.processing import UnimoProcessor, hugging_face_tokenizer
+from unimo_ds.model.vocabulary import folder_words
 from unimo_ds.pixels import PixelGrid
 from unimo_ds.tokenizer import WordTokenizer, load_tokenizer, train_tokenizer
 
@@ -100,6 +101,20 @@ def test_it_is_saved_and_loaded(
     assert auto(TEXTS)["input_ids"] == [[0, *ids, 2] for ids in words.encode(TEXTS)]
     assert auto.mask_token_id == words.mask_id
     assert load_tokenizer(tmp_path).encode(TEXTS) == words.encode(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("mask_token_id", 7), ("vocab_size", 320), ("vocab_size", 200)]
+)
+def test_a_folder_whose_model_has_other_words_is_refused(
+    processor: UnimoProcessor, words: WordTokenizer, tmp_path: Path, name: str, value: int
+) -> None:
+    processor.save_pretrained(tmp_path)
+    UnimoConfig(**{"vocab_size": words.vocab_size, name: value}).save_pretrained(tmp_path)
+    message = f"the tokenizer has {words.vocab_size} words, the last of them <mask>; the model has"
+    for loads in (UnimoProcessor.from_pretrained, folder_words):
+        with pytest.raises(ValueError, match=message):
+            loads(tmp_path)
 
 
 def test_a_saved_folder_fills_masks_in_a_pipeline(

@@ -2,8 +2,6 @@
 
 RoBERTa's one token type is added to its position embeddings, which is exact. Its pooler (tanh) has
 no counterpart and is dropped; UNIMO's image embedding is new and drawn at random.
-
-Legend: B samples · L words · V words of the vocabulary
 """
 
 import json
@@ -18,15 +16,20 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import RobertaForMaskedLM
 
+from unimo_ds.convert.roberta_logits import TOLERANCE, largest_difference
 from unimo_ds.model.body import UnimoModel, UnimoPreTrainedModel
-from unimo_ds.model.configuration import UnimoConfig
+from unimo_ds.model.configuration import FIXED, UnimoConfig
 from unimo_ds.model.modeling import UnimoForMaskedLM
-from unimo_ds.model.padded import check_padded, pack
 from unimo_ds.model.processing import UnimoProcessor, hugging_face_tokenizer
-from unimo_ds.tokenizer import NUM_LEADING_SPECIALS, load_tokenizer
-
-TOLERANCE = 1e-4
-"""The largest difference of a logit that ``verify`` accepts."""
+from unimo_ds.model.vocabulary import check_vocabulary
+from unimo_ds.tokenizer import (
+    CLS_ID,
+    PAD_ID,
+    SEP_ID,
+    TOKENIZER_FILES,
+    WordTokenizer,
+    load_tokenizer,
+)
 
 _EMBEDDINGS = {
     "word_embeddings": "word_embeddings",
@@ -45,6 +48,9 @@ _LAYER = {
 }
 _HEAD = {"dense": "dense", "layer_norm": "layer_norm"}
 _TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
+_WORDS, _DECODER = "embeddings.word_embeddings.weight", "lm_head.decoder.weight"
+_BIASES = "lm_head.bias", "lm_head.decoder.bias"
+_SPECIAL_IDS = {"pad_token_id": PAD_ID, "bos_token_id": CLS_ID, "eos_token_id": SEP_ID}
 _SIZES = (
     "vocab_size",
     "hidden_size",
@@ -88,20 +94,23 @@ def convert_roberta(
     Args:
         source: RobertaForMaskedLM or RobertaModel as `transformers` saves it; without a language
             head, the result is a UnimoModel.
-        verify: compare the logits of both models on random words, through the padded and the packed
-            interface.
+        verify: compare the logits of both models on sentences and special words, through the padded
+            and the packed interface.
         image_feature_size: F of the images that will be trained on.
         image_class_size: K of their soft labels.
         seed: of the parameters that RoBERTa does not have.
 
     Raises:
-        ValueError: no RoBERTa in ``source``, one of another architecture, ``destination`` in use,
-            or logits that differ by more than TOLERANCE.
+        ValueError: no RoBERTa in ``source``, one of another architecture, with a head of its own
+            or a padded vocabulary, ``destination`` in use, or logits that differ by more than
+            TOLERANCE.
     """
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise ValueError(f"{destination} is not empty: remove it, or choose another folder")
     config = _configuration(source, image_feature_size, image_class_size)
+    words = _read_tokenizer(source, config)
     weights = _read_weights(source)
+    _check_head(weights, source)
     mapped, dropped = _rename(weights, config)
     torch.manual_seed(seed)
     has_head = any(name.startswith("language_head.") for name in mapped)
@@ -114,7 +123,9 @@ def convert_roberta(
     with tempfile.TemporaryDirectory(prefix=".convert-", dir=destination.parent) as folder:
         unfinished = Path(folder) / destination.name
         model.save_pretrained(unfinished)
-        tokenizer = _copy_tokenizer(source, unfinished, config)
+        if words:
+            tokenizer = hugging_face_tokenizer(words, config.max_position_embeddings - 2)
+            UnimoProcessor(tokenizer, grid=None).save_pretrained(unfinished)
         difference = _verified(source, unfinished, seed) if verify else None
         os.replace(unfinished, destination)
     return ConversionReport(
@@ -122,7 +133,7 @@ def convert_roberta(
         parameters=sum(tensor.numel() for tensor in mapped.values()),
         new=new,
         dropped=dropped,
-        tokenizer=tokenizer,
+        tokenizer=words is not None,
         largest_difference=difference,
     )
 
@@ -134,13 +145,12 @@ def _configuration(source: Path, image_feature_size: int, image_class_size: int)
     values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if values.get("model_type") != "roberta":
         raise ValueError(f"{path} describes a {values.get('model_type')} model, not a roberta one")
-    for name, wanted in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
-        if values.get(name, wanted) != wanted:
-            raise ValueError(
-                f"{path} has {name} {values[name]!r}, UNIMO takes over {wanted!r} only"
-            )
     # RobertaConfig fills in what an old config.json leaves out.
     roberta = RobertaForMaskedLM.config_class(**values)
+    # RoBERTa's positions are counted from the padding word's id.
+    for name, wanted in (FIXED | _SPECIAL_IDS).items():
+        if (there := values.get(name, getattr(roberta, name, wanted))) != wanted:
+            raise ValueError(f"{path} has {name} {there!r}, UNIMO takes over {wanted!r} only")
     return UnimoConfig(
         **{name: getattr(roberta, name) for name in _SIZES},
         image_feature_size=image_feature_size,
@@ -166,10 +176,35 @@ def _read_weights(source: Path) -> dict[str, Tensor]:
     }
 
 
+def _check_head(weights: dict[str, Tensor], source: Path) -> None:
+    """Refuses a language head that UNIMO's, whose decoder is the word embedding, cannot be."""
+    values = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    has_head = any(name in weights for name in (_DECODER, *_BIASES))
+    # Where they are tied, `transformers` does not look at a decoder that a file holds beside.
+    if has_head and not values.get("tie_word_embeddings", True):
+        decoder, words = weights.get(_DECODER), weights.get(_WORDS)
+        if decoder is None or words is None or not torch.equal(decoder, words):
+            raise ValueError(
+                f"{source} has a decoder of its own (tie_word_embeddings false), UNIMO's is the "
+                "word embedding: tie the two and train it on, or convert the body alone "
+                "(RobertaModel)"
+            )
+    if all(name in weights for name in _BIASES):
+        first, second = (weights[name] for name in _BIASES)
+        if not torch.equal(first, second):
+            raise ValueError(
+                f"{source} has two biases of its language head, {' and '.join(_BIASES)}, that "
+                "differ: remove the one that it was not trained with"
+            )
+
+
 def _rename(
     weights: dict[str, Tensor], config: UnimoConfig
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors under UNIMO's names, and the names of those that have none."""
+    """The tensors under UNIMO's names, and the names of those that have none.
+
+    The caller has checked that a decoder is the word embedding and that two biases are one.
+    """
     names = {f"embeddings.{old}": f"unimo.embeddings.{new}" for old, new in _EMBEDDINGS.items()}
     for i in range(config.num_hidden_layers):
         names |= {
@@ -180,13 +215,15 @@ def _rename(
     mapped, dropped = {}, []
     for name, tensor in weights.items():
         module, _, kind = name.rpartition(".")
-        if name in ("lm_head.bias", "lm_head.decoder.bias"):
+        if name in _BIASES:
             mapped["language_head.decoder.bias"] = tensor
         elif module in names:
             mapped[f"{names[module]}.{kind}"] = tensor
-        elif name not in ("lm_head.decoder.weight", _TOKEN_TYPES):
+        elif name not in (_DECODER, _TOKEN_TYPES):
             dropped.append(name)
     if _TOKEN_TYPES in weights:
+        if len(weights[_TOKEN_TYPES]) > 1:
+            dropped.append(f"{_TOKEN_TYPES}[1:]")
         positions = "unimo.embeddings.position_embeddings.weight"
         mapped[positions] = mapped[positions] + weights[_TOKEN_TYPES][0]
     return mapped, tuple(dropped)
@@ -208,17 +245,12 @@ def _load(model: UnimoPreTrainedModel, mapped: dict[str, Tensor], source: Path) 
     return new
 
 
-def _copy_tokenizer(source: Path, destination: Path, config: UnimoConfig) -> bool:
-    if not any((source / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-        return False
+def _read_tokenizer(source: Path, config: UnimoConfig) -> WordTokenizer | None:
+    if not any((source / name).is_file() for name in TOKENIZER_FILES):
+        return None
     words = load_tokenizer(source)
-    if words.vocab_size > config.vocab_size:
-        raise ValueError(
-            f"the tokenizer in {source} has {words.vocab_size} words, the model {config.vocab_size}"
-        )
-    tokenizer = hugging_face_tokenizer(words, config.max_position_embeddings - 2)
-    UnimoProcessor(tokenizer, grid=None).save_pretrained(destination)
-    return True
+    check_vocabulary(config, words, source)
+    return words
 
 
 def _verified(source: Path, destination: Path, seed: int) -> float:
@@ -229,27 +261,3 @@ def _verified(source: Path, destination: Path, seed: int) -> float:
             f"more than {TOLERANCE:.0e}"
         )
     return difference
-
-
-@torch.no_grad()
-def largest_difference(source: Path, destination: Path, seed: int = 1) -> float:
-    """The largest difference of a logit between both models, on random texts of uneven lengths.
-
-    The UNIMO model is asked twice: padded, and as one packed row.
-    """
-    roberta = RobertaForMaskedLM.from_pretrained(source, dtype=torch.float32).eval()
-    unimo = UnimoForMaskedLM.from_pretrained(destination, dtype=torch.float32).eval()
-    config = unimo.config
-    longest = min(64, config.max_position_embeddings - 2)
-    generator = torch.Generator().manual_seed(seed)
-    ids_BL = torch.randint(
-        NUM_LEADING_SPECIALS, config.vocab_size, (4, longest), generator=generator
-    )
-    lengths_B = torch.tensor([longest, longest - 1, longest // 2, max(1, longest // 5)])
-    mask_BL = torch.arange(longest) < lengths_B[:, None]
-    ids_BL = ids_BL.masked_fill(~mask_BL, config.pad_token_id)
-    expected_NV = roberta(ids_BL, attention_mask=mask_BL.long()).logits[mask_BL]
-    padded_NV = unimo(ids_BL, mask_BL).logits[mask_BL]
-    batch, _ = pack(check_padded(config, ids_BL, mask_BL, None, None, None), config)
-    packed_NV = unimo.language_head(unimo.unimo(batch))
-    return max(float((found - expected_NV).abs().max()) for found in (padded_NV, packed_NV))

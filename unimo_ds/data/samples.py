@@ -29,7 +29,7 @@ from unimo_ds.data.shards import (
     open_collection,
 )
 from unimo_ds.data.units import NONE
-from unimo_ds.tokenizer import load_tokenizer
+from unimo_ds.tokenizer import WordTokenizer, load_tokenizer
 
 
 class Samples:
@@ -49,7 +49,7 @@ class Samples:
                 f"set model.vocab_size={tokenizer.vocab_size}"
             )
         for corpus in (*self.texts.corpora, *self.pairs.corpora):
-            _check_words(corpus, tokenizer.fingerprint, config)
+            _check_words(corpus, tokenizer, config)
         pictures = [*self.images.corpora, *(corpus.images for corpus in self.pairs.corpora)]
         for images in pictures:
             _check_regions(images, pictures[0], config)
@@ -112,12 +112,14 @@ class Samples:
         return PlannedText(len(tokens) + 2, mask)
 
 
-def _check_words(corpus: TextCorpus | PairCorpus, fingerprint: str, config: RunConfig) -> None:
+def _check_words(
+    corpus: TextCorpus | PairCorpus, tokenizer: WordTokenizer, config: RunConfig
+) -> None:
     manifest = corpus.manifest
-    if manifest.tokenizer != fingerprint:
+    if manifest.tokenizer != tokenizer.fingerprint:
         raise ValueError(
             f"{corpus.folder} was built with tokenizer {manifest.tokenizer}, this run uses "
-            f"{fingerprint} ({config.data.tokenizer}): rebuild it with unimo-prep, or set "
+            f"{tokenizer.fingerprint} ({tokenizer.source}): rebuild it with unimo-prep, or set "
             "data.tokenizer"
         )
     if manifest.max_tokens + 2 > config.data.max_tokens:

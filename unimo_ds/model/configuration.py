@@ -10,6 +10,14 @@ from unimo_kernels.dispatch import AUTO
 
 SCORES = ("cosine", "match")
 
+FIXED = {
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+}
+"""What configures other models of RoBERTa's family: UNIMO is this, whatever a config.json says."""
+
 
 class UnimoConfig(PretrainedConfig):
     """Sizes and constants of a UNIMO model; names as in Hugging Face's RoBERTa.
@@ -21,7 +29,8 @@ class UnimoConfig(PretrainedConfig):
     ``attention_backend`` names a backend of ``unimo_kernels.attention``, or is ``auto``.
 
     Raises:
-        ValueError: heads that do not divide the hidden size, or an unknown score or backend.
+        ValueError: heads that do not divide the hidden size, an unknown score or backend, or
+            another activation, position embedding or attention than UNIMO has.
     """
 
     model_type = "unimo_ds"
@@ -57,6 +66,9 @@ class UnimoConfig(PretrainedConfig):
             )
         if self.score not in SCORES:
             raise ValueError(f"score {self.score!r} is unknown, known are {', '.join(SCORES)}")
+        for name, only in FIXED.items():
+            if kwargs.get(name, only) != only:
+                raise ValueError(f"{name} {kwargs[name]!r} is not UNIMO's, which is {only!r} only")
         backends = (AUTO, *BACKENDS)
         if self.attention_backend not in backends:
             raise ValueError(

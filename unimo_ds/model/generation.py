@@ -20,6 +20,7 @@ from unimo_ds.batch import FIRST_POSITION, IGNORED_LABEL
 from unimo_ds.model.body import UnimoModel, UnimoPreTrainedModel
 from unimo_ds.model.configuration import UnimoConfig
 from unimo_ds.model.encoder import PackedRow
+from unimo_ds.model.generation_options import check_cache, check_options
 from unimo_ds.model.heads import LanguageHead
 from unimo_ds.model.padded import Columns, PaddedInputs, check_padded, pack, pad_back
 
@@ -95,7 +96,7 @@ class UnimoForConditionalGeneration(UnimoPreTrainedModel, GenerationMixin):
             past_key_values: the name of ``cache`` in transformers before 5.24.
 
         Raises:
-            ValueError: no source, no target, or shapes that do not fit.
+            ValueError: no source, no target, shapes that do not fit, or no DynamicCache.
         """
         if decoder_input_ids is None:
             if labels is None:
@@ -106,6 +107,7 @@ class UnimoForConditionalGeneration(UnimoPreTrainedModel, GenerationMixin):
         )
         inputs = inputs._replace(features=inputs.features.to(self.dtype))
         cache = past_key_values if cache is None else cache
+        check_cache(cache)
         if cache is not None and cache.get_seq_length() > 0:
             hidden_BYD = self._next_states(inputs, cache)
         else:
@@ -193,7 +195,7 @@ class UnimoForConditionalGeneration(UnimoPreTrainedModel, GenerationMixin):
         region_mask: Tensor | None = None,
         **options: Any,
     ) -> Any:
-        """Text for each source, with all options of `transformers` generation.
+        """Text for each source, with the options of `transformers` generation.
 
         ``eos_token_id`` is [SEP] unless given: UNIMO's captions end with it, its published text
         models end with [MASK] (``eos_token_id=config.mask_token_id``).
@@ -203,8 +205,10 @@ class UnimoForConditionalGeneration(UnimoPreTrainedModel, GenerationMixin):
             own output object with ``return_dict_in_generate=True``).
 
         Raises:
-            ValueError: no source, or shapes that do not fit.
+            ValueError: no source, shapes that do not fit, or an option that UNIMO cannot follow
+                (generation_options.py).
         """
+        check_options(options, self.generation_config, self.config.bos_token_id)
         inputs = check_padded(self.config, input_ids, attention_mask, features, boxes, region_mask)
         start = torch.full((len(inputs.word_ids), 1), self.config.bos_token_id, device=self.device)
         return super().generate(

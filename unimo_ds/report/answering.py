@@ -16,6 +16,7 @@ from unimo_ds.model.modeling import (
     UnimoForImageTextRetrieval,
     UnimoForMaskedLM,
 )
+from unimo_ds.model.vocabulary import folder_words
 from unimo_ds.report.samples import (
     Answers,
     Candidate,
@@ -28,7 +29,7 @@ from unimo_ds.report.samples import (
     words_of,
 )
 from unimo_ds.tasks.folder import NUM_CHECKED, check_words
-from unimo_ds.tokenizer import WordTokenizer, load_tokenizer
+from unimo_ds.tokenizer import WordTokenizer
 
 BATCH = 50
 NUM_GUESSES = 5
@@ -54,7 +55,7 @@ def ask(
     Raises:
         ValueError: no model there, or one whose tokenizer or features are not those of the corpus.
     """
-    tokenizer = load_tokenizer(model_folder)
+    tokenizer = folder_words(model_folder)
     if not len(pairs):
         raise ValueError(
             f"{pairs.folder} has 0 pairs, expected at least 1: name others with --pairs"

@@ -9,7 +9,8 @@ from unimo_ds.batch import FIRST_POSITION
 from unimo_ds.data.shards import PairCorpus, open_collection
 from unimo_ds.distributed import uses_gpu
 from unimo_ds.model.modeling import UnimoForImageTextRetrieval
-from unimo_ds.tokenizer import WordTokenizer, load_tokenizer
+from unimo_ds.model.vocabulary import folder_words
+from unimo_ds.tokenizer import WordTokenizer
 
 NUM_CHECKED = 20
 
@@ -31,7 +32,7 @@ def open_model(folder: Path, corpus: PairCorpus) -> UnimoForImageTextRetrieval:
     """
     if not (folder / "config.json").is_file():
         raise ValueError(f"no model in {folder}: make one with `unimo-convert zero RUN {folder}`")
-    tokenizer = load_tokenizer(folder)
+    tokenizer = folder_words(folder)
     for row in range(min(NUM_CHECKED, len(corpus))):
         texts, tokens = corpus.caption_texts(row), corpus.captions(row)
         check_words(tokenizer, texts[0], tokens[0], corpus.folder)

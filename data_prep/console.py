@@ -1,7 +1,7 @@
 """What `unimo-prep` shows: how far it is while it works, the quarantine when it is done."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -23,6 +23,8 @@ from rich.text import Text
 
 from data_prep.claim import claimed
 from data_prep.engine import Options
+from data_prep.quarantine import Bad, Reason
+from data_prep.sources import with_origins
 from data_prep.writer import Folder
 from unimo_ds.data.schema import Manifest
 
@@ -183,10 +185,13 @@ def waiting(title: str) -> Iterator[None]:
         yield
 
 
-def report_left_out(left_out: Mapping[str, int]) -> None:
-    """Which records were not wanted: of another split, or never downloaded."""
-    for what, count in left_out.items():
-        console.print(f"left out of {what}: {count:,} records", soft_wrap=True, markup=False)
+def report_left_out(bad: Iterable[Bad]) -> None:
+    """Which files and records were not wanted: hidden, of another split, never downloaded."""
+    for entry in bad:
+        if entry.reason is Reason.LEFT_OUT:
+            place = with_origins(entry.source)
+            told = f"left out of {place}: {printable(entry.detail)}"
+            console.print(told, soft_wrap=True, markup=False, highlight=False)
 
 
 def printable(text: str) -> str:
@@ -200,8 +205,9 @@ def report(out: Folder, manifest: Manifest | None) -> None:
         console.print(f"{out} is complete: nothing to do", soft_wrap=True)
         return
     console.print(f"{out}: {manifest.rows:,} rows in {len(manifest.shards)} shards", soft_wrap=True)
-    if manifest.quarantined:
+    quarantined = {r: n for r, n in manifest.quarantined.items() if r != Reason.LEFT_OUT}
+    if quarantined:
         table = Table("quarantined because", "records", title=f"{out}/quarantine.jsonl")
-        for reason, count in manifest.quarantined.items():
+        for reason, count in quarantined.items():
             table.add_row(reason, f"{count:,}")
         console.print(table)

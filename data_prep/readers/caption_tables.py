@@ -76,7 +76,8 @@ def conceptual_records(file: Path) -> Iterator[Record | Bad]:
             base = _base_name(said.image)
             own = (base,) if base and _hash(base) not in shared else ()
             image, *others = (*url_names(row, said.image), *own)
-            yield Record(image, (said.caption,), line, others=tuple(others))
+            url = said.image
+            yield Record(image, (said.caption,), line, others=tuple(others), subject=url)
         else:
             yield Record(said.image, (said.caption,), line)
 

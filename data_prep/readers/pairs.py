@@ -1,6 +1,5 @@
 """Pictures, and pairs of a picture and its captions, out of sources of any format."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import islice
@@ -18,7 +17,8 @@ from data_prep.readers.caption_tables import conceptual_records, csv_records, to
 from data_prep.readers.columns import arrow_records, parquet_records
 from data_prep.readers.formats import LOOKED_FOR, Format, Source, find_sources
 from data_prep.readers.images import Picture, find_picture, folder_pictures, unique
-from data_prep.readers.records import LeftOut, Record
+from data_prep.readers.left_out import LeftOut, Tally, note_of, suffix_of
+from data_prep.readers.records import Record
 from data_prep.readers.shards import shard_records
 from data_prep.readers.sidecars import folder_records
 from data_prep.readers.visual_genome import genome_records
@@ -38,21 +38,22 @@ class Pair(NamedTuple):
     line: int
     others: tuple[str, ...] = ()  # other names the image may have, in this order
     picture: Picture | None = None  # where it lies, if the source holds it
+    subject: str = ""  # what ``others`` are guesses for, if it is not ``image``: a URL
 
 
 class Found(NamedTuple):
     """The pairs that sources hold."""
 
-    entries: list[Pair | Bad]
-    left_out: dict[str, int]  # "FILE: split 'test'" -> records
+    entries: list[Pair | Bad]  # without what is left out
+    left_out: list[Bad]
 
 
 class Pictures(NamedTuple):
     """The pictures that sources hold."""
 
     records: list[Picture]
-    bad: list[Bad]
-    left_out: dict[str, int]
+    bad: list[Bad]  # without what is left out
+    left_out: list[Bad]
 
 
 def read_pairs(
@@ -69,18 +70,19 @@ def read_pairs(
         ValueError: a source that cannot be read at all, or no record of the wanted splits.
     """
     entries: list[Pair | Bad] = []
-    left_out: Counter[str] = Counter()
+    tally = Tally()
     for source in sources:
         for entry in pairs_of(source, splits):
             seen(1)
             if isinstance(entry, LeftOut):
-                left_out[f"{source.path}: {entry.what}"] += 1
+                tally.add(source.path, entry)
             else:
                 entries.append(entry)
+    left_out = _left_out(sources, tally)
     if splits and not entries:
-        told = "; ".join(left_out) or "none"
-        raise ValueError(f"no record of --split {', '.join(splits)}; there are: {told}")
-    return Found(entries, dict(left_out))
+        there = "; ".join(f"{entry.source}: {entry.detail}" for entry in left_out) or "none"
+        raise ValueError(f"no record of --split {', '.join(splits)}; there are: {there}")
+    return Found(entries, left_out)
 
 
 def pairs_of(source: Source, splits: Sequence[str] = ()) -> Iterator[Pair | Bad | LeftOut]:
@@ -91,7 +93,7 @@ def pairs_of(source: Source, splits: Sequence[str] = ()) -> Iterator[Pair | Bad 
             continue
         split = record.split or source.split
         if splits and not _wanted(split, splits, source.form):
-            yield LeftOut(f"split {split!r}" if split else "no split")
+            yield LeftOut(f"split {split!r}" if split else "no split", record.image)
         else:
             yield from _pair(record, str(source.path))
 
@@ -111,14 +113,14 @@ def read_pictures(
         ValueError: a source that cannot be read at all, or none of them names a picture.
     """
     entries: list[Picture | Bad] = []
-    left_out: Counter[str] = Counter()
+    tally = Tally()
     for source in sources:
         several = len(sources) > 1 and source.form not in _CONTAINERS
         prefix = f"{source.path.resolve().name}/" if several else ""
         for entry in _pictures(source, image_root):
             seen(1)
             if isinstance(entry, LeftOut):
-                left_out[f"{source.path}: {entry.what}"] += 1
+                tally.add(source.path, entry)
             elif isinstance(entry, Bad):
                 entries.append(entry)
             else:
@@ -126,14 +128,15 @@ def read_pictures(
     pictures, twice = unique(entry for entry in entries if isinstance(entry, Picture))
     bad = [entry for entry in entries if isinstance(entry, Bad)] + twice
     if not pictures and not bad:
-        told = ", ".join(str(source.path) for source in sources)
-        raise ValueError(f"no picture in {told}; looked for: {LOOKED_FOR}")
-    return Pictures(pictures, bad, dict(left_out))
+        paths = ", ".join(str(source.path) for source in sources)
+        less = note_of(_left_out(sources, tally))
+        raise ValueError(f"no picture in {paths}; looked for: {LOOKED_FOR}{less}")
+    return Pictures(pictures, bad, _left_out(sources, tally))
 
 
 def holds_captions(path: Path) -> bool:
     """Is ``path`` a source of pairs? Else what it holds are documents."""
-    if path.suffix == ".json":
+    if suffix_of(path.name) == ".json":
         return True
     try:
         for source in find_sources([path], captioned=True):
@@ -155,6 +158,10 @@ def picture_of(record: Record | Pair, source: str, image_root: Path | None) -> P
         return record.picture
     root = image_root or _folder_of(source)
     return find_picture(root, (record.image, *record.others), source, record.line)
+
+
+def _left_out(sources: Sequence[Source], tally: Tally) -> list[Bad]:
+    return [*(entry for source in sources for entry in source.left_out), *tally.entries()]
 
 
 @lru_cache
@@ -227,4 +234,12 @@ def _pair(record: Record, source: str) -> Iterator[Pair | Bad]:
         return
     for _ in range(len(record.captions) - len(kept)):
         yield BadRecord(Reason.EMPTY_CAPTION, "one of the captions is empty").at(*place)
-    yield Pair(record.image, kept, source, record.line, record.others, record.picture)
+    yield Pair(
+        image=record.image,
+        captions=kept,
+        source=source,
+        line=record.line,
+        others=record.others,
+        picture=record.picture,
+        subject=record.subject,
+    )

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.quarantine import BadRecord, Reason
-from data_prep.readers.lines import MAX_RECORD_BYTES, decoded
+from data_prep.readers.lines import MAX_RECORD_BYTES, decoded, kind_of
 
 _ROWS_AT_ONCE = 1024
 _ID = "id"
@@ -22,7 +22,7 @@ def table_records(file: Path, field: str) -> Iterator[tuple[int, dict[str, Any] 
         ValueError: no column ``field``, or one that holds no text.
         pyarrow.ArrowException: the file is damaged.
     """
-    if file.suffix == ".parquet":
+    if kind_of(file) == ".parquet":
         table = pq.ParquetFile(file)
         columns = _columns(file, table.schema_arrow, field)
         batches = table.iter_batches(_ROWS_AT_ONCE, columns=columns)

@@ -39,15 +39,18 @@ class Picture(NamedTuple):
 
 
 def unique(pictures: Iterable[Picture]) -> tuple[list[Picture], list[Bad]]:
-    """The pictures whose id comes for the first time, and entries for the others."""
-    seen: dict[str, Picture] = {}
+    """Each picture once, and entries for those that come again.
+
+    Different pictures of one id stay: which of them is whole is known when they are decoded, see
+    `data_prep.regions.rivals`.
+    """
+    seen: dict[tuple[str, str, Range | Row | None], Picture] = {}
     bad = []
     for picture in pictures:
-        if picture.id in seen:
+        first = seen.setdefault((picture.id, picture.path, picture.place), picture)
+        if first is not picture:
             reason = BadRecord(Reason.DUPLICATE_ID, f"id {picture.id!r} was there before")
             bad.append(reason.at(picture.source, picture.line, picture.id))
-        else:
-            seen[picture.id] = picture
     return list(seen.values()), bad
 
 

@@ -70,14 +70,16 @@ def read_tables(
 ) -> tuple[list[TableRow], list[Bad]]:
     """The rows of all tables, and entries for lines that are none.
 
-    Rows of UNIMO's fine-tuning data that repeat an image's regions for another text are one row.
+    Rows of UNIMO's fine-tuning data that repeat an image's regions for another text are one row;
+    other rows of one id all stay, see `data_prep.regions.rivals`.
 
     Raises:
         ValueError: a source that is no table, or no row in any of them.
     """
     if box_order not in BOX_ORDERS:
         raise ValueError(f"--box-order {box_order}: expected one of {', '.join(BOX_ORDERS)}")
-    rows: dict[str, _Line] = {}
+    rows: list[TableRow] = []
+    repeated: set[tuple[str, int]] = set()
     bad: list[Bad] = []
     tally = Tally()
     for source in sources:
@@ -86,18 +88,17 @@ def read_tables(
                 bad.append(entry)
             elif isinstance(entry, LeftOut):
                 tally.add(source, entry)
-            else:
-                row = entry.row
-                known = rows.setdefault(row.id, entry)
-                if known is not entry and not (known.regions and known.regions == entry.regions):
-                    error = BadRecord(Reason.DUPLICATE_ID, f"id {row.id!r} was there before")
-                    bad.append(error.at(row.source, row.line, row.id))
+            elif not entry.regions:
+                rows.append(entry.row)
+            elif (entry.row.id, entry.regions) not in repeated:
+                repeated.add((entry.row.id, entry.regions))
+                rows.append(entry.row)
     left_out = tally.entries()
     if not rows:
         first = f" ({bad[0].source}, line {bad[0].line}: {bad[0].detail})" if bad else ""
         paths = ", ".join(map(str, sources))
         raise ValueError(f"no row of regions in {paths}{first}{note_of(left_out)}")
-    return [entry.row for entry in rows.values()], bad + left_out
+    return rows, bad + left_out
 
 
 def read_row(row: TableRow) -> RawRegions:

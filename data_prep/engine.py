@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 from data_prep.pool import run_tasks
-from data_prep.quarantine import QUARANTINE_NAME, UNWANTED, Bad, count_reasons
+from data_prep.quarantine import QUARANTINE_NAME, UNWANTED, Bad, Reason, count_reasons
 from data_prep.ray_pool import run_on_ray
 from data_prep.receipts import (
     RECEIPTS_FOLDER,
@@ -75,6 +75,7 @@ class Options:
     progress: Callable[[int], None] = lambda size: (
         None
     )  # called with the size of each finished slice
+    on_stage: Callable[[str], None] = lambda name: None  # called where another part begins
 
     def run(
         self, function: Callable[[Task], Result], tasks: Iterable[Task], wants_gpu: bool = False
@@ -198,6 +199,7 @@ def finish(
     bad = [entry for receipt in receipts for entry in receipt.bad]
     write_bytes(folder / QUARANTINE_NAME, _lines(bad))
     records = sum(receipt.records for receipt in receipts)
+    records -= sum(entry.reason is Reason.LEFT_OUT for entry in bad)  # which count many
     broken = [entry for entry in bad if entry.reason not in UNWANTED]
     if len(broken) > options.max_bad * records:
         raise TooManyBad(
@@ -229,8 +231,10 @@ def refuse_empty(folder: Folder, bad: Sequence[Bad]) -> NoReturn:
         TooManyBad: all records were bad; they are in the quarantine.
         ValueError: there was none.
     """
-    if not bad:
-        raise ValueError(f"the input of {folder} holds no record")
+    if all(entry.reason is Reason.LEFT_OUT for entry in bad):
+        less = ", ".join(f"{entry.source}: {entry.detail}" for entry in bad)
+        left_out = f"; left out of {less}" if bad else ""
+        raise ValueError(f"the input of {folder} holds no record{left_out}")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / QUARANTINE_NAME
     write_bytes(path, _lines(bad))

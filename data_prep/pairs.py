@@ -1,5 +1,7 @@
 """Builds a pairs corpus and, inside it, the images corpus that it refers to."""
 
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,6 @@ import numpy as np
 
 from data_prep.engine import (
     Options,
-    Receipt,
     build_shards,
     cut,
     finish,
@@ -18,11 +19,13 @@ from data_prep.engine import (
     remove_receipts,
     start,
 )
-from data_prep.images import Images, make_images
+from data_prep.images import Images, MadeImages, make_images
 from data_prep.quarantine import Bad, BadRecord, Reason
 from data_prep.readers.images import Picture
 from data_prep.readers.pairs import Pair, picture_of
+from data_prep.readers.places import Range, Row
 from data_prep.readers.tables.rows import TableRow
+from data_prep.regions.maps import BoxedPicture
 from data_prep.regions.plan import RegionPlan
 from data_prep.texts import (
     cached_encoder,
@@ -78,11 +81,19 @@ class PairMaker(NamedTuple):
         return ((ids, ()) for ids in cached_encoder(self.tokenizer).encode_whole(texts))
 
 
+class Subject(NamedTuple):
+    """What captions are about: a picture, or the row of a table that has this id."""
+
+    id: str
+    path: str = ""  # of a picture; others may have its id
+    place: Range | Row | None = None
+
+
 class Grouped(NamedTuple):
     """Pairs by image, in the order of the images' first appearance."""
 
     images: Images
-    captions: dict[str, Pair]  # image id -> all that is said about it
+    captions: dict[Subject, Pair]  # all that is said about it
     bad: list[Bad]
 
 
@@ -91,8 +102,8 @@ def group_by_picture(pairs: Sequence[Pair | Bad], image_root: Path | None) -> Gr
 
     Pairs of the same picture become one: its captions must never be each other's negatives.
     """
-    pictures: dict[str, Picture] = {}
-    captions: dict[str, Pair] = {}
+    pictures: dict[Subject, Picture] = {}
+    said: dict[Subject, list[Pair]] = {}
     bad: list[Bad] = []
     for pair in pairs:
         if isinstance(pair, Bad):
@@ -100,14 +111,14 @@ def group_by_picture(pairs: Sequence[Pair | Bad], image_root: Path | None) -> Gr
             continue
         try:
             picture = picture_of(pair, pair.source, image_root)
-            known = pictures.setdefault(picture.id, picture)
-            if (known.path, known.place) != (picture.path, picture.place):
-                raise BadRecord(Reason.DUPLICATE_ID, f"{picture.id!r} is also {known.path}")
         except BadRecord as error:
             bad.append(error.at(pair.source, pair.line, pair.image))
             continue
-        add_captions(captions, picture.id, pair)
-    return Grouped(Images(list(pictures.values()), []), captions, bad)
+        subject = _subject(picture)
+        pictures.setdefault(subject, picture)
+        said.setdefault(subject, []).append(pair)
+    captions = _joined(said, bad)
+    return Grouped(Images([pictures[subject] for subject in captions], []), captions, bad)
 
 
 def group_by_row(pairs: Sequence[Pair | Bad], rows: Sequence[TableRow], bad: list[Bad]) -> Grouped:
@@ -115,24 +126,50 @@ def group_by_row(pairs: Sequence[Pair | Bad], rows: Sequence[TableRow], bad: lis
 
     Rows that no pair asks for are left out.
     """
-    by_id = {row.id: row for row in rows}
-    captions: dict[str, Pair] = {}
+    by_id: dict[str, list[TableRow]] = {}
+    for row in rows:
+        by_id.setdefault(row.id, []).append(row)
+    said: dict[Subject, list[Pair]] = {}
     lost = []
     for pair in pairs:
         if isinstance(pair, Bad):
             lost.append(pair)
         elif name := next((n for n in (pair.image, *pair.others) if n in by_id), ""):
-            add_captions(captions, name, pair)
+            said.setdefault(Subject(name), []).append(pair)
         else:
             error = BadRecord(Reason.MISSING_IMAGE, f"no row {pair.image!r} in the feature tables")
             lost.append(error.at(pair.source, pair.line, pair.image))
-    return Grouped(Images([by_id[name] for name in captions], bad), captions, lost)
+    captions = _joined(said, lost)
+    wanted = [row for subject in captions for row in by_id[subject.id]]
+    return Grouped(Images(wanted, bad, one_image=True), captions, lost)
 
 
-def add_captions(captions: dict[str, Pair], image: str, pair: Pair) -> None:
-    """Puts the pair's captions behind what is there about the image already."""
-    known = captions.get(image)
-    captions[image] = known._replace(captions=known.captions + pair.captions) if known else pair
+def _joined(said: dict[Subject, list[Pair]], bad: list[Bad]) -> dict[Subject, Pair]:
+    """All captions of an image as one pair.
+
+    Several records may have found it under names that are guesses only (the number of a row, a file
+    without its folder): then nobody knows which of them it belongs to, and they go to ``bad``.
+    """
+    captions: dict[Subject, Pair] = {}
+    for subject, pairs in said.items():
+        guessed = [pair for pair in pairs if _is_guess(subject, pair)]
+        meant = {pair.subject or pair.image for pair in guessed}
+        if len(meant) > 1:
+            detail = (
+                f"{subject.id!r} may be the picture of {' or of '.join(sorted(meant)[:2])}: name "
+                "each picture by a path of its own"
+            )
+            error = BadRecord(Reason.DUPLICATE_ID, detail)
+            bad += [error.at(pair.source, pair.line, pair.image) for pair in guessed]
+            pairs = [pair for pair in pairs if not _is_guess(subject, pair)]
+        if pairs:
+            texts = tuple(text for pair in pairs for text in pair.captions)
+            captions[subject] = pairs[0]._replace(captions=texts)
+    return captions
+
+
+def _is_guess(subject: Subject, pair: Pair) -> bool:
+    return subject.id not in (pair.image, os.path.normpath(pair.image))
 
 
 def build_pairs(
@@ -157,39 +194,73 @@ def build_pairs(
         return None
     if max_tokens < 1:
         raise ValueError(f"--max-tokens {max_tokens}: 1 at least")
+    maker = PairMaker(tokenizer, max_tokens, phrases)
+    grouped = _without_long_rivals(grouped, maker)
     if not grouped.images.records:
         refuse_empty(folder, grouped.bad)
     fingerprint = load_tokenizer(tokenizer).fingerprint
     parameters = {"max_tokens": max_tokens, "tokenizer": fingerprint, "kind": PAIRS}
     parameters |= unit_parameters(phrases)
+    made = make_images(images_folder, grouped.images, plan, options)
     start(folder, parameters)
-    images, receipts = make_images(images_folder, grouped.images, plan, options)
-    records, lost = _join(grouped, images_folder, receipts)
+    records, lost = _join(grouped, images_folder, made)
     pieces = cut(records, [*grouped.bad, *lost], plan.rows_per_shard)
     silent = replace(options, progress=lambda size: None)  # the bar counts images
-    maker = PairMaker(tokenizer, max_tokens, phrases)
+    options.on_stage("captions")
     done = build_shards(folder, maker, pieces, parameters, silent)
-    fields = {"max_tokens": max_tokens, "tokenizer": fingerprint, "regions": images.regions}
+    regions = made.manifest.regions
+    fields = {"max_tokens": max_tokens, "tokenizer": fingerprint, "regions": regions}
     manifest = finish(folder, done, options, kind=PAIRS, images=IMAGES_FOLDER, **fields)
     remove_receipts(folder)
     remove_receipts(images_folder)
     return manifest
 
 
+def _without_long_rivals(grouped: Grouped, maker: PairMaker) -> Grouped:
+    """Without pictures whose captions are all too long, where another picture has their id."""
+    counts = Counter(subject.id for subject in grouped.captions)
+    bad: list[Bad] = []
+    dropped = set()
+    for subject, pair in grouped.captions.items():
+        if subject.path and counts[subject.id] > 1:
+            record = Captioned(subject.id, 0, pair.captions, pair.source, pair.line)
+            long: list[Bad] = []
+            if not list(maker.rows([record], long)):
+                dropped.add(subject)
+                bad += long
+    if not dropped:
+        return grouped
+    captions = {key: pair for key, pair in grouped.captions.items() if key not in dropped}
+    pictures = [picture for picture in grouped.images.records if _subject(picture) not in dropped]
+    images = grouped.images._replace(records=pictures)
+    return Grouped(images, captions, grouped.bad + bad)
+
+
 def _join(
-    grouped: Grouped, images_folder: Folder, receipts: Sequence[Receipt]
+    grouped: Grouped, images_folder: Folder, made: MadeImages
 ) -> tuple[list[Captioned], list[Bad]]:
     """The pairs whose image was made, with its row; for the others the reason of their image."""
-    shards = [receipt.shard for receipt in receipts if receipt.shard]
+    shards = [receipt.shard for receipt in made.receipts if receipt.shard]
     tables = [read_shard(images_folder / shard.name, [0]) for shard in shards]
     names = [name for table in tables for name in table.column("id").to_pylist()]
     rows = {name: row for row, name in enumerate(names)}
-    reasons = {bad.record: bad for receipt in receipts for bad in receipt.bad}
+    taken = {_subject(record) for record in made.records}
+    entries = [bad for receipt in made.receipts for bad in receipt.bad]
+    by_name = {bad.record: bad for bad in entries}
+    by_place = {(bad.record, bad.source, bad.line): bad for bad in entries}  # several have one name
     records, lost = [], []
-    for name, pair in grouped.captions.items():
-        if name in rows:
+    for subject, pair in grouped.captions.items():
+        name = subject.id
+        if name in rows and subject in taken:
             records.append(Captioned(name, rows[name], pair.captions, pair.source, pair.line))
         else:
-            bad = reasons[name]
+            bad = by_place.get((name, pair.source, pair.line)) or by_name[name]
             lost.append(Bad(bad.reason, pair.source, pair.line, name, f"its image: {bad.detail}"))
     return records, lost
+
+
+def _subject(record: Picture | BoxedPicture | TableRow) -> Subject:
+    if isinstance(record, TableRow):
+        return Subject(record.id)
+    picture = record.picture if isinstance(record, BoxedPicture) else record
+    return Subject(picture.id, picture.path, picture.place)

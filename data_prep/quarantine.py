@@ -49,6 +49,7 @@ class Reason(StrEnum):
     EXACT_DUPLICATE = "exact_duplicate"
     NEAR_DUPLICATE = "near_duplicate"
     CONTAMINATED = "contaminated"  # shares a run of words with a corpus that is held out
+    LEFT_OUT = "left_out"  # counted by kind: hidden files, other splits, never downloaded
 
 
 UNWANTED = frozenset(
@@ -61,9 +62,10 @@ UNWANTED = frozenset(
         Reason.EXACT_DUPLICATE,
         Reason.NEAR_DUPLICATE,
         Reason.CONTAMINATED,
+        Reason.LEFT_OUT,
     )
 )
-"""Reasons of good records that the user asked to leave out; `--max-bad` does not count them."""
+"""Reasons of records that are not bad, but not wanted; `--max-bad` does not count them."""
 
 
 class Bad(NamedTuple):

@@ -111,11 +111,16 @@ def _matching(url: str) -> list[RemotePath]:
     found = [
         path
         for path, names in cut
-        if len(names) == depth and all(map(fnmatchcase, names[wild:], parts[wild:]))
+        if len(names) == depth and all(map(_fits, names[wild:], parts[wild:]))
     ]
     if not found:
         raise ValueError(f"no file matches {url}")
     return found
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """As in a shell, hidden files fit no pattern that does not begin with a dot."""
+    return fnmatchcase(name, pattern) and (pattern.startswith(".") or not name.startswith("."))
 
 
 def _files_of(source: RemotePath, beside: frozenset[str]) -> dict[RemotePath, FileState]:
@@ -128,7 +133,7 @@ def _files_of(source: RemotePath, beside: frozenset[str]) -> dict[RemotePath, Fi
         found = {source: source.stat()}
     except FileNotFoundError as error:
         raise ValueError(str(error)) from error
-    if beside and source.key.suffix in _NAMES_FILES:
+    if beside and source.key.suffix.lower() in _NAMES_FILES:
         others = source.parent.files().items()
         found |= {path: state for path, state in others if path.key.suffix.lower() in beside}
     return found

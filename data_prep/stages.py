@@ -148,6 +148,7 @@ def make_columns(stage: Stage, maker: Maker, options: Options) -> list[StageRece
                 name = f"{Path(shard.name).stem}.{stage.name}-{key}.arrow"
                 yield _Task(index, stage.folder, stage.name, name, shard)
 
+    options.on_stage(stage.name)
     starts = stage.first_rows()
     for receipt in options.run(partial(_make, stage.work, starts, maker), missing()):
         receipts.append(receipt)

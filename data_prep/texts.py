@@ -147,6 +147,7 @@ def build_texts(
         **unit_parameters(phrases),
     }
     start(folder, parameters)
+    options.on_stage("texts that are held out")
     sieve = cleaning.sieve(folder, words)
     maker = TextMaker(tokenizer, max_tokens, pack, sieve, phrases)
     slices: Iterable[Slice] = _slices(reader, rows_per_shard)
@@ -155,6 +156,7 @@ def build_texts(
         slices = without_duplicates(
             folder, partial(_slices, reader, rows_per_shard), cleaning, sieve, words, options
         )
+    options.on_stage("documents")
     receipts = build_shards(folder, maker, slices, parameters, options)
     manifest = finish(
         folder, receipts, options, kind=TEXTS, max_tokens=max_tokens, tokenizer=words.fingerprint

@@ -99,15 +99,19 @@ def without_duplicates(
     tables, owners = [], []
     others = SignatureMaker(cleaning.nearness, Sieve())
     for number, corpus in enumerate(cleaning.against):
+        options.on_stage(f"signatures of {corpus}")
         pieces = slices_of(corpus_documents(corpus, tokenizer))
         signed = sign(kept / f"against-{number}", others, pieces, options)
         tables += signed
         owners += [f"{corpus}: "] * len(signed)
     own = len(tables)
+    options.on_stage("signatures")
     tables += sign(kept, SignatureMaker(cleaning.nearness, sieve), slices(), options)
     signatures = Signatures(tables, cleaning.nearness)
+    options.on_stage("duplicates")
     with TemporaryDirectory() as scratch:
         found = signatures.duplicates(Path(scratch) / "minhashes.npy")
+    options.on_stage("documents")
     for number, piece in enumerate(slices(), own):
         if number >= len(tables) or tables[number].num_rows != len(piece.records):
             raise ValueError(f"the input of {folder} changes while it is read")

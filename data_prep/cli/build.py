@@ -51,11 +51,13 @@ from data_prep.console import (
     report,
     report_guesses,
     report_left_out,
+    waiting,
 )
 from data_prep.demo.build import DemoSize, build_demo
 from data_prep.engine import LOCAL
 from data_prep.images import Images, build_images
 from data_prep.pairs import build_pairs, group_by_picture, group_by_row
+from data_prep.quarantine import UNWANTED, Bad, count_reasons
 from data_prep.readers.formats import find_sources
 from data_prep.readers.images import PICTURE_SUFFIXES
 from data_prep.readers.pairs import read_pairs, read_pictures
@@ -92,7 +94,13 @@ def tokenizer(
     cache: Cache = CACHE,
 ) -> None:
     """A byte-level BPE learned from .txt, .jsonl, .json, .parquet, or taken over from RoBERTa."""
-    made = make_tokenizer(out, localise(files, cache), vocab_size)
+    bad: list[Bad] = []
+    with waiting("learning a tokenizer"):
+        made = make_tokenizer(out, localise(files, cache), vocab_size, bad)
+    report_left_out(bad)
+    unreadable = count_reasons(entry for entry in bad if entry.reason not in UNWANTED)
+    for reason, count in unreadable.items():
+        console.print(f"not read: {count:,} records, {reason}", soft_wrap=True)
     console.print(f"{out}: {made.vocab_size} words, fingerprint {made.fingerprint}", soft_wrap=True)
 
 
@@ -136,15 +144,18 @@ def images(
     """An images corpus: every image a set of regions."""
     plan = _plan(ctx)
     if regions == PRECOMPUTED:
-        found = Images(*read_tables(localise(sources, cache), box_order))
+        with waiting("reading tables"):
+            found = Images(*read_tables(localise(sources, cache), box_order))
+        report_left_out(found.bad)
     else:
         root, beside = _pictures(image_root, cache)
-        files = localise(sources, cache, beside)
+        with waiting("fetching sources"):
+            files = localise(sources, cache, beside)
         with listing("pictures") as seen:
             pictures = read_pictures(find_sources(files, form), root, seen)
         report_left_out(pictures.left_out)
         report_guesses(pictures.guesses)
-        found = Images(pictures.records, pictures.bad)
+        found = Images(pictures.records, pictures.bad + pictures.left_out)
     with building(out, build_options(ctx), len(found.records), 1, "images") as options:
         manifest = build_images(out, found, plan, options)
     report(out, manifest)
@@ -200,16 +211,19 @@ def pairs(
     if (regions == PRECOMPUTED) != bool(features):
         raise ValueError("--regions precomputed and --features TABLE go together, or neither")
     root, beside = (None, ()) if features else _pictures(image_root, cache)
-    files = localise(sources, cache, beside)
+    with waiting("fetching sources"):
+        files = localise(sources, cache, beside)
     with listing("pairs") as seen:
         found = read_pairs(find_sources(files, form, captioned=True), split or (), seen)
         if features:
-            rows = read_tables(localise(features, cache), box_order)
-            grouped = group_by_row(found.entries, *rows)
+            rows, bad = read_tables(localise(features, cache), box_order)
+            report_left_out(bad)
+            grouped = group_by_row(found.entries, rows, bad)
         else:
             grouped = group_by_picture(found.entries, root)
     report_left_out(found.left_out)
     report_guesses(found.guesses)
+    grouped = grouped._replace(bad=grouped.bad + found.left_out)
     (words,) = localise([tokenizer], cache)
     with building(out, build_options(ctx), len(grouped.images.records), 1, "images") as options:
         manifest = build_pairs(

@@ -53,9 +53,10 @@ from data_prep.cli.text_options import (
     TopGrams,
     cleaning_of,
 )
-from data_prep.console import building, report, report_guesses
+from data_prep.console import building, report, report_guesses, report_left_out, waiting
 from data_prep.engine import LOCAL
 from data_prep.packing import Pack
+from data_prep.quarantine import Reason, read_quarantine
 from data_prep.readers.text import DocumentReader
 from data_prep.sources import localise
 from data_prep.texts import build_texts
@@ -112,8 +113,9 @@ def text(
 ) -> None:
     """A texts corpus. Documents longer than a row are cut where sentences end."""
     cleaning = cleaning_of(ctx.params)
-    reader = DocumentReader(localise(files, cache), field)
-    (words,) = localise([tokenizer], cache)
+    with waiting("fetching sources"):
+        reader = DocumentReader(localise(files, cache), field)
+        (words,) = localise([tokenizer], cache)
     passes = 2 if cleaning.nearness else 1
     with building(out, build_options(ctx), passes * reader.total_bytes, 1e6, "MB") as options:
         manifest = build_texts(
@@ -129,6 +131,8 @@ def text(
         )
     report_guesses(reader.guesses)
     report(out, manifest)
+    if manifest and Reason.LEFT_OUT in manifest.quarantined:
+        report_left_out(read_quarantine(out))
 
 
 def overlap(
@@ -154,7 +158,8 @@ def overlap(
 ) -> None:
     """How much of a held-out corpus stands in a training corpus: documents, captions, pictures."""
     nearness = Nearness(True, threshold, permutations, shingle)
-    found = find_overlap(train, held_out, tokenizer, nearness, ngram, workers)
+    with waiting("comparing"):
+        found = find_overlap(train, held_out, tokenizer, nearness, ngram, workers)
     if listing:
         lines = "".join(json.dumps(match._asdict()) + "\n" for match in found.matches)
         listing.write_text(lines, encoding="utf-8")

@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep.quarantine import Bad, BadRecord, Reason
+from data_prep.readers.caption_json import shared_id
 from data_prep.readers.fields import record_image
 from data_prep.readers.json_stream import json_items, json_lines
+from data_prep.readers.left_out import suffix_of
 
 _LINES = (".jsonl", ".jsonl.gz", ".jsonl.xz")
 _EXPECTED = (
@@ -53,9 +55,9 @@ def read_boxes(file: Path) -> Iterator[BoxSet | Bad]:
     """
     if not file.is_file():
         raise ValueError(f"--boxes {file}: no such file")
-    if file.name.endswith(_LINES):
+    if file.name.lower().endswith(_LINES):
         return _of_lines(file)
-    if file.suffix == ".json":
+    if suffix_of(file.name) == ".json":
         return _of_json(file)
     raise ValueError(f"--boxes {file}: {_EXPECTED}")
 
@@ -184,45 +186,62 @@ def _genome(record: Any) -> _Drawn:
     return _Drawn(f"{number}.jpg", boxes, classes, False)
 
 
+class _Sized(NamedTuple):
+    """An image of a COCO file."""
+
+    number: int
+    width: Any
+    height: Any
+
+
 class _Coco:
     """The lists of a COCO file, which may come in any order: joined when all is read."""
 
-    def __init__(self) -> None:
-        self.images: dict[Any, tuple[int, str, Any, Any]] = {}  # id -> number, name, width, height
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self.images: dict[Any, dict[str, _Sized]] = {}  # id -> file's name -> the image
         self.boxes: dict[Any, list[tuple[Any, Any]]] = {}  # image id -> (box, category)
         self.names: dict[Any, str] = {}  # category -> name
+        self.shared_categories: dict[Any, tuple[str, str]] = {}  # category -> two of its names
         self.counts = {"images": 0, "annotations": 0, "categories": 0}
 
     def add(self, key: str, item: Any) -> None:
         self.counts[key] += 1
         try:
             if key == "images":
-                size = item.get("width"), item.get("height")
-                self.images[item["id"]] = (self.counts[key], str(item["file_name"]), *size)
+                names, name = self.images.setdefault(item["id"], {}), str(item["file_name"])
+                image = _Sized(self.counts[key], item.get("width"), item.get("height"))
+                names.setdefault(name, image)
             elif key == "annotations":
                 box = _corners(item["bbox"]), item.get("category_id")
                 self.boxes.setdefault(item["image_id"], []).append(box)
             else:
-                self.names[item["id"]] = str(item["name"])
+                name = str(item["name"])
+                if self.names.setdefault(item["id"], name) != name:
+                    self.shared_categories[item["id"]] = (self.names[item["id"]], name)
         except (KeyError, TypeError, AttributeError) as error:
             detail = f"an item of {key!r} of another form: {error!r}"
             raise BadRecord(Reason.BAD_RECORD, detail) from error
 
-    def drawn(self) -> Iterator[tuple[int, _Drawn]]:
-        """(number, what is drawn in it) of every image."""
-        for image, (number, name, width, height) in self.images.items():
+    def drawn(self) -> Iterator[tuple[int, _Drawn | Bad]]:
+        """(number, what is drawn in it) of every image; bad where its id is that of others, too."""
+        for image, names in self.images.items():
             boxes = self.boxes.get(image, [])
             classes = [self.names.get(kind, str(kind)) for _, kind in boxes]
-            corners = [box for box, _ in boxes]
-            sized = all(isinstance(n, int | float) and n > 0 for n in (width, height))
-            if sized:
-                corners = [_shares(box, width, height) for box in corners]
-            size = (width, height) if sized else (0, 0)
-            yield number, _Drawn(name, corners, classes, sized, size)
+            for name, (number, width, height) in names.items():
+                if boxes and len(names) > 1:
+                    yield number, shared_id(image, names).at(self._file, number, name)
+                    continue
+                corners = [box for box, _ in boxes]
+                sized = all(isinstance(n, int | float) and n > 0 for n in (width, height))
+                if sized:
+                    corners = [_shares(box, width, height) for box in corners]
+                size = (width, height) if sized else (0, 0)
+                yield number, _Drawn(name, corners, classes, sized, size)
 
 
 def _of_coco(file: Path) -> Iterator[BoxSet | Bad]:
-    coco = _Coco()
+    coco = _Coco(str(file))
     for key, item in json_items(file):
         if key in coco.counts:
             try:
@@ -235,8 +254,17 @@ def _of_coco(file: Path) -> Iterator[BoxSet | Bad]:
     for image in (key for key in coco.boxes if key not in coco.images):
         detail = f"boxes of image {image!r}, which is not in 'images'"
         yield BadRecord(Reason.MISSING_IMAGE, detail).at(str(file), 0, str(image))
+    if coco.shared_categories:
+        kind, names = next(iter(coco.shared_categories.items()))
+        raise ValueError(
+            f"--boxes {file}: category id {kind!r} is both {names[0]!r} and {names[1]!r}, so boxes "
+            "of it may be of either: give every category an id of its own"
+        )
     for number, drawn in coco.drawn():
-        yield from _checked(drawn, str(file), number)
+        if isinstance(drawn, Bad):
+            yield drawn
+        else:
+            yield from _checked(drawn, str(file), number)
 
 
 def _corners(box: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from data_prep.readers.fields import (
     record_status,
 )
 from data_prep.readers.json_stream import json_items, json_lines
-from data_prep.readers.records import LeftOut, Record
+from data_prep.readers.left_out import LeftOut
+from data_prep.readers.records import Record
 
 
 def line_records(file: Path) -> Iterator[Record | Bad | LeftOut]:
@@ -57,10 +58,12 @@ def karpathy_records(file: Path) -> Iterator[Record | Bad]:
 def coco_records(file: Path, need_captions: bool) -> Iterator[Record | Bad]:
     """COCO's captions and instances: every image once, with its captions if there are any.
 
+    An id that several files have, as in sets that were put together, tells of none of them.
+
     Raises:
         ValueError: captions are needed and there are none.
     """
-    images: dict[Any, tuple[int, str]] = {}
+    images: dict[Any, dict[str, int]] = {}  # id -> file's name -> number, of those that have one
     captions: dict[Any, list[Any]] = {}
     counts = {"images": 0, "annotations": 0}
     for key, item in json_items(file):
@@ -69,7 +72,12 @@ def coco_records(file: Path, need_captions: bool) -> Iterator[Record | Bad]:
         counts[key] += 1
         try:
             if key == "images":
-                images[item["id"]] = counts[key], item["file_name"]
+                names, name = images.setdefault(item["id"], {}), item["file_name"]
+                if isinstance(name, str) and name:
+                    names.setdefault(name, counts[key])
+                else:
+                    error = BadRecord(Reason.MISSING_FIELD, "no name in the field 'file_name'")
+                    yield error.at(str(file), counts[key], str(item["id"]))
             elif "caption" in item:
                 captions.setdefault(item["image_id"], []).append(item["caption"])
         except (KeyError, TypeError, AttributeError) as error:
@@ -83,12 +91,20 @@ def coco_records(file: Path, need_captions: bool) -> Iterator[Record | Bad]:
     for image in (key for key in captions if key not in images):
         detail = f"captions of image {image!r}, which is not in 'images'"
         yield BadRecord(Reason.MISSING_IMAGE, detail).at(str(file), 0, str(image))
-    for image, (number, name) in images.items():
-        if isinstance(name, str) and name:
-            yield Record(name, tuple(captions.get(image, ())), number)
-        else:
-            error = BadRecord(Reason.MISSING_FIELD, "no name in the field 'file_name'")
-            yield error.at(str(file), number, str(image))
+    for image, names in images.items():
+        said = tuple(captions.get(image, ()))
+        for name, number in names.items():
+            if said and len(names) > 1 and need_captions:
+                yield shared_id(image, names).at(str(file), number, name)
+            else:
+                yield Record(name, said if len(names) == 1 else (), number)
+
+
+def shared_id(image: object, names: Iterable[str]) -> BadRecord:
+    """The error for a picture whose id in a COCO file others have, too."""
+    told = ", ".join(map(repr, sorted(names)[:3]))
+    detail = f"image id {image!r} is that of {told}: annotations of it may be of either"
+    return BadRecord(Reason.DUPLICATE_ID, f"{detail}; give every image an id of its own")
 
 
 def _records(found: Iterator[tuple[int, Any]], file: Path) -> Iterator[Record | Bad | LeftOut]:

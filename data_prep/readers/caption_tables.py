@@ -34,8 +34,9 @@ from data_prep.readers.fields import (
 )
 from data_prep.readers.images import is_url
 from data_prep.readers.json_stream import MAX_RECORD
+from data_prep.readers.left_out import LeftOut
 from data_prep.readers.lines import text_lines
-from data_prep.readers.records import Guess, LeftOut, Record
+from data_prep.readers.records import Guess, Record
 
 _DELIMITERS = (BAR, COMMA, TAB, SEMICOLON)
 _URL_COLUMNS = frozenset(("url", "image_url"))
@@ -108,7 +109,8 @@ def conceptual_records(file: Path) -> Iterator[Record | Bad | Guess]:
             base = _base_name(said.image)
             own = (base,) if base and _hash(base) not in shared else ()
             image, *others = (*url_names(row, said.image), *own)
-            yield Record(image, said.captions, line, others=tuple(others))
+            url = said.image
+            yield Record(image, said.captions, line, others=tuple(others), subject=url)
         else:
             yield Record(said.image, said.captions, line)
 

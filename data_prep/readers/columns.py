@@ -44,8 +44,9 @@ from data_prep.readers.fields import (
     not_downloaded,
 )
 from data_prep.readers.images import Picture
+from data_prep.readers.left_out import LeftOut
 from data_prep.readers.places import Range, Row
-from data_prep.readers.records import LeftOut, Record
+from data_prep.readers.records import Record
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _BATCH_ROWS = 4096
@@ -177,10 +178,12 @@ def _entry(
     except BadRecord as error:
         return error.at(str(file.path), row + 1, name)
     if place is None:
-        return Record(names[0], captions, row + 1, split, names[1:])
+        url = str(values.url or "")
+        return Record(names[0], captions, row + 1, split, names[1:], subject=url)
     stamp = file.size, file.changed_ns
     picture = Picture(name, str(file.path), str(file.path), row + 1, *stamp, place)
-    return Record(name, captions, row + 1, split, names[:1], picture)
+    own = names[0] if names else ""
+    return Record(name, captions, row + 1, split, names[:1], picture, subject=own)
 
 
 def _names(file: _File, row: int, values: Columns) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from data_prep.quarantine import Bad
 from data_prep.readers.caption_tables import (
     header_of,
     is_conceptual_line,
@@ -18,6 +19,17 @@ from data_prep.readers.encoding import file_text, utf8_stream
 from data_prep.readers.fields import CAPTIONS, IMAGE_NAMES
 from data_prep.readers.images import PICTURE_SUFFIXES, is_url
 from data_prep.readers.json_stream import MAX_RECORD, json_items
+from data_prep.readers.left_out import (
+    BROKEN_LINKS,
+    NO_FILES,
+    LeftOut,
+    Tally,
+    by_name,
+    note_of,
+    of_other_kind,
+    suffix_of,
+    walk,
+)
 from data_prep.readers.lines import text_lines
 from data_prep.sources import braced
 
@@ -65,6 +77,7 @@ class Source(NamedTuple):
     form: Format
     label: str  # what the ids of pictures in it begin with
     split: str = ""  # that all its records belong to
+    left_out: tuple[Bad, ...] = ()  # of the folder that this is the first file of
 
 
 def find_sources(
@@ -126,13 +139,28 @@ def _parts(path: Path, form: Format) -> Iterator[Source]:
     if form is Format.DATASET:
         yield from _dataset_files(path, "")
     elif path.is_dir() and form in (Format.WEBDATASET, Format.PARQUET, Format.ARROW):
-        suffix = next(s for s, known in _SUFFIXES.items() if known is form)
-        files = sorted(file for file in path.rglob(f"*{suffix}") if file.is_file())
-        if not files:
-            raise ValueError(f"{path} holds no {suffix} file")
-        yield from (Source(file, form, file.name) for file in files)
+        yield from _files_in(path, form)
     else:
         yield Source(path, form, path.name)
+
+
+def _files_in(folder: Path, form: Format) -> Iterator[Source]:
+    suffix = next(s for s, known in _SUFFIXES.items() if known is form)
+    tally, files = Tally(), []
+    for name in walk(folder):
+        entry = name if isinstance(name, LeftOut) else None
+        if isinstance(name, str) and suffix_of(name) != suffix:
+            entry = of_other_kind(name)
+        elif isinstance(name, str) and not (folder / name).is_file():
+            entry = LeftOut(BROKEN_LINKS if (folder / name).is_symlink() else NO_FILES, name)
+        if entry:
+            tally.add(folder, entry)
+        else:
+            files.append(folder / str(name))
+    if not files:
+        raise ValueError(f"{folder} holds no {suffix} file{note_of(tally.entries())}")
+    for number, file in enumerate(files):
+        yield Source(file, form, file.name, left_out=() if number else tuple(tally.entries()))
 
 
 def _dataset_files(folder: Path, split: str) -> Iterator[Source]:
@@ -159,16 +187,17 @@ def _plain(name: str, folder: Path) -> str:
 
 
 def _of_folder(folder: Path, captioned: bool) -> Format | None:
-    names = {entry.name for entry in os.scandir(folder)}
+    names = {entry.name for entry in os.scandir(folder) if not by_name(entry.name)}
     if names & {"state.json", "dataset_dict.json"}:
         return Format.DATASET
-    if any(name.endswith((".tar", *_PACKED_TARS)) for name in names):
+    if any(name.lower().endswith((".tar", *_PACKED_TARS)) for name in names):
         return Format.WEBDATASET
     picture, beside = _first_picture(folder)
     if picture and (beside or not captioned):
         return Format.SIDECARS if captioned else Format.FOLDER
+    kinds = {suffix_of(name) for name in walk(folder) if isinstance(name, str)}
     for suffix in (".parquet", ".arrow"):
-        if next(folder.rglob(f"*{suffix}"), None):
+        if suffix in kinds:
             return _SUFFIXES[suffix]
     return None if captioned else Format.FOLDER
 
@@ -176,20 +205,22 @@ def _of_folder(folder: Path, captioned: bool) -> Format | None:
 def _first_picture(folder: Path) -> tuple[bool, bool]:
     """Is there a picture, and does the first folder that has one hold captions beside it?"""
     for _, folders, names in os.walk(folder):
-        folders.sort()
-        stems = {Path(n).stem for n in names if Path(n).suffix.lower() in PICTURE_SUFFIXES}
+        folders[:] = sorted(name for name in folders if not by_name(name))
+        names = [name for name in names if not by_name(name)]
+        stems = {Path(n).stem for n in names if suffix_of(n) in PICTURE_SUFFIXES}
         if stems:
-            said = {Path(n).stem for n in names if Path(n).suffix in (".txt", ".json")}
+            said = {Path(n).stem for n in names if suffix_of(n) in (".txt", ".json")}
             return True, bool(stems & said)
     return False, False
 
 
 def _of_file(file: Path) -> Format | None:
-    if file.name.endswith((".jsonl.gz", ".jsonl.xz")):
+    name = file.name.lower()
+    if name.endswith((".jsonl.gz", ".jsonl.xz")):
         return Format.JSONL
-    if file.suffix in _SUFFIXES:
-        return _SUFFIXES[file.suffix]
-    if file.name.endswith(_PACKED_TARS):
+    if suffix_of(name) in _SUFFIXES:
+        return _SUFFIXES[suffix_of(name)]
+    if name.endswith(_PACKED_TARS):
         return Format.WEBDATASET  # whose reader says what to do
     with file.open("rb") as stream:
         start = stream.read(512)
@@ -201,7 +232,7 @@ def _of_file(file: Path) -> Format | None:
         return Format.ARROW
     with file.open("rb") as stream:
         start = utf8_stream(stream, file).read(512)
-    if file.suffix == ".json" or start.lstrip()[:1] in (b"{", b"["):
+    if suffix_of(name) == ".json" or start.lstrip()[:1] in (b"{", b"["):
         return _of_json(file)
     return _of_lines(file)
 

@@ -13,6 +13,8 @@ from typing import NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from data_prep.quarantine import Bad, BadRecord, Reason
+from data_prep.readers.left_out import LeftOut, of_other_kind, suffix_of, walk
+from data_prep.readers.near_names import did_you_mean
 from data_prep.readers.places import Range, Row, read_place
 from unimo_ds.pixels import SIDEWAYS, NoGreyRange, as_shown, turn_of
 
@@ -37,15 +39,18 @@ class Picture(NamedTuple):
 
 
 def unique(pictures: Iterable[Picture]) -> tuple[list[Picture], list[Bad]]:
-    """The pictures whose id comes for the first time, and entries for the others."""
-    seen: dict[str, Picture] = {}
+    """Each picture once, and entries for those that come again.
+
+    Different pictures of one id stay: which of them is whole is known when they are decoded, see
+    `data_prep.regions.rivals`.
+    """
+    seen: dict[tuple[str, str, Range | Row | None], Picture] = {}
     bad = []
     for picture in pictures:
-        if picture.id in seen:
+        first = seen.setdefault((picture.id, picture.path, picture.place), picture)
+        if first is not picture:
             reason = BadRecord(Reason.DUPLICATE_ID, f"id {picture.id!r} was there before")
             bad.append(reason.at(picture.source, picture.line, picture.id))
-        else:
-            seen[picture.id] = picture
     return list(seen.values()), bad
 
 
@@ -82,10 +87,11 @@ def file_below(root: Path, name: str) -> File:
         if base in ("", ".", "..") or os.path.islink(real):
             real = os.path.realpath(real)
         if real != real_root and not real.startswith(real_root.rstrip("/") + "/"):
-            raise BadRecord(Reason.PATH_ESCAPES, f"{name!r} leads out of {root}")
+            raise BadRecord(Reason.PATH_ESCAPES, f"{name!r} leads out of {root}{_remedy(name)}")
         state = os.stat(real)
     except FileNotFoundError as error:
-        raise BadRecord(Reason.MISSING_IMAGE, f"no file {name!r} in {root}") from error
+        detail = f"no file {name!r} in {root}{did_you_mean(real_root, name)}"
+        raise BadRecord(Reason.MISSING_IMAGE, detail) from error
     except (OSError, ValueError) as error:  # a name too long, or with a null byte
         raise BadRecord(Reason.MISSING_IMAGE, f"{name!r:.200}: {error}") from error
     if not stat.S_ISREG(state.st_mode):
@@ -103,22 +109,6 @@ def picture_below(root: Path, name: str, source: str, line: int) -> Picture:
     return Picture(os.path.normpath(name), path, source, line, size, changed_ns)
 
 
-def files_of(folder: Path) -> Iterator[str]:
-    """The names of all files in ``folder`` and its sub-folders, in the order of their parts.
-
-    Links to folders count as files: they are not followed.
-    """
-    pending = [("", True)]
-    while pending:
-        name, is_folder = pending.pop()
-        if not is_folder:
-            yield name
-            continue
-        with os.scandir(os.path.join(folder, name)) as entries:
-            found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
-        pending += [(os.path.join(name, inner), kind) for inner, kind in reversed(found)]
-
-
 def find_picture(root: Path, names: Sequence[str], source: str, line: int) -> Picture:
     """The picture that has one of ``names`` in the folder ``root``, the first that is there.
 
@@ -132,7 +122,9 @@ def find_picture(root: Path, names: Sequence[str], source: str, line: int) -> Pi
     except BadRecord as error:
         if error.reason is not Reason.MISSING_IMAGE or len(names) == 1:
             raise
-        detail = f"{error.detail}, nor {names[-1]!r:.200} or others of its {len(names)} names"
+        hint = did_you_mean(str(root), name)
+        less = f"nor {names[-1]!r:.200} or others of its {len(names)} names"
+        detail = f"{error.detail.removesuffix(hint)}, {less}{hint}"
         raise BadRecord(Reason.MISSING_IMAGE, detail) from error
 
 
@@ -179,14 +171,25 @@ def open_scaled(picture: Picture, side: int | None) -> tuple[Image.Image, tuple[
         raise BadRecord(Reason.BROKEN_IMAGE, f"{type(error).__name__}: {error}") from error
 
 
-def folder_pictures(folder: Path) -> Iterator[Picture | Bad]:
+def folder_pictures(folder: Path) -> Iterator[Picture | Bad | LeftOut]:
     """The files in ``folder`` and its sub-folders that have a picture's suffix, in order."""
-    for number, name in enumerate(files_of(folder), 1):
-        if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES:
+    for number, name in enumerate(walk(folder), 1):
+        if isinstance(name, LeftOut):
+            yield name
+        elif suffix_of(name) not in PICTURE_SUFFIXES:
+            yield of_other_kind(name)
+        else:
             try:
                 yield picture_below(folder, name, str(folder), number)
             except BadRecord as error:
                 yield error.at(str(folder), number, name)
+
+
+def _remedy(name: str) -> str:
+    """What to do about a path that leads out, where there is something."""
+    if not os.path.isabs(name):
+        return ""
+    return f": name a folder above it, such as --image-root {os.path.dirname(name)}"
 
 
 @lru_cache(maxsize=1 << 16)

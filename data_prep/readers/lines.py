@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from data_prep.quarantine import BadRecord, Reason
 from data_prep.readers.encoding import utf8_stream
+from data_prep.readers.left_out import suffix_of
 
 PACKED = (".gz", ".xz", ".zst")
 MAX_RECORD_BYTES = 1 << 25
@@ -21,16 +22,17 @@ _SKIPPED_AT_ONCE = 1 << 20
 
 def kind_of(file: Path) -> str:
     """The suffix that tells the format; what a packer has put behind it is left out."""
-    return (Path(file.stem) if file.suffix in PACKED else file).suffix
+    return suffix_of(file.stem if suffix_of(file.name) in PACKED else file.name)
 
 
 def unpacked(raw: IO[bytes], file: Path) -> IO[bytes]:
     """``raw`` itself, or what it holds if the name of the file ends in .gz, .xz or .zst."""
-    if file.suffix == ".gz":
+    packer = suffix_of(file.name)
+    if packer == ".gz":
         return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
-    if file.suffix == ".xz":
+    if packer == ".xz":
         return lzma.LZMAFile(raw)
-    if file.suffix == ".zst":
+    if packer == ".zst":
         stream = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
         return cast(IO[bytes], io.BufferedReader(stream))
     return raw

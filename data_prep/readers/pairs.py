@@ -1,7 +1,6 @@
 """Pictures, and pairs of a picture and its captions, out of sources of any format."""
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import islice
@@ -19,8 +18,9 @@ from data_prep.readers.caption_tables import conceptual_records, csv_records, to
 from data_prep.readers.columns import arrow_records, parquet_records
 from data_prep.readers.formats import LOOKED_FOR, Format, Source, find_sources
 from data_prep.readers.images import Picture, find_picture, folder_pictures, unique
+from data_prep.readers.left_out import LeftOut, Tally, note_of, suffix_of
 from data_prep.readers.places import Row, read_place
-from data_prep.readers.records import Guess, LeftOut, Record
+from data_prep.readers.records import Guess, Record
 from data_prep.readers.shards import shard_records
 from data_prep.readers.sidecars import folder_records
 from data_prep.readers.visual_genome import genome_records
@@ -40,13 +40,14 @@ class Pair(NamedTuple):
     line: int
     others: tuple[str, ...] = ()  # other names the image may have, in this order
     picture: Picture | None = None  # where it lies, if the source holds it
+    subject: str = ""  # what ``others`` are guesses for, if it is not ``image``: a URL
 
 
 class Found(NamedTuple):
     """The pairs that sources hold."""
 
-    entries: list[Pair | Bad]
-    left_out: dict[str, int]  # "FILE: split 'test'" -> records
+    entries: list[Pair | Bad]  # without what is left out
+    left_out: list[Bad]
     guesses: tuple[str, ...] = ()  # "FILE: quotes are text"
 
 
@@ -54,8 +55,8 @@ class Pictures(NamedTuple):
     """The pictures that sources hold."""
 
     records: list[Picture]
-    bad: list[Bad]
-    left_out: dict[str, int]
+    bad: list[Bad]  # without what is left out
+    left_out: list[Bad]
     guesses: tuple[str, ...] = ()
 
 
@@ -73,7 +74,7 @@ def read_pairs(
         ValueError: a source that cannot be read at all, or no record of the wanted splits.
     """
     entries: list[Pair | Bad] = []
-    left_out: Counter[str] = Counter()
+    tally = Tally()
     guesses: list[str] = []
     for source in sources:
         for entry in pairs_of(source, splits):
@@ -81,13 +82,14 @@ def read_pairs(
             if isinstance(entry, Guess):
                 guesses.append(f"{source.path}: {entry.what}")
             elif isinstance(entry, LeftOut):
-                left_out[f"{source.path}: {entry.what}"] += 1
+                tally.add(source.path, entry)
             else:
                 entries.append(entry)
+    left_out = _left_out(sources, tally)
     if splits and not entries:
-        told = "; ".join(left_out) or "none"
-        raise ValueError(f"no record of --split {', '.join(splits)}; there are: {told}")
-    return Found(entries, dict(left_out), tuple(guesses))
+        there = "; ".join(f"{entry.source}: {entry.detail}" for entry in left_out) or "none"
+        raise ValueError(f"no record of --split {', '.join(splits)}; there are: {there}")
+    return Found(entries, left_out, tuple(guesses))
 
 
 def pairs_of(source: Source, splits: Sequence[str] = ()) -> Iterator[Pair | Bad | LeftOut | Guess]:
@@ -98,7 +100,7 @@ def pairs_of(source: Source, splits: Sequence[str] = ()) -> Iterator[Pair | Bad 
             continue
         split = record.split or source.split
         if splits and not _wanted(split, splits, source.form):
-            yield LeftOut(f"split {split!r}" if split else "no split")
+            yield LeftOut(f"split {split!r}" if split else "no split", record.image)
         else:
             yield from _pair(record, str(source.path))
 
@@ -118,7 +120,7 @@ def read_pictures(
         ValueError: a source that cannot be read at all, or none of them names a picture.
     """
     entries: list[Picture | Bad] = []
-    left_out: Counter[str] = Counter()
+    tally = Tally()
     guesses: list[str] = []
     for source in sources:
         several = len(sources) > 1 and source.form not in _CONTAINERS
@@ -128,7 +130,7 @@ def read_pictures(
             if isinstance(entry, Guess):
                 guesses.append(f"{source.path}: {entry.what}")
             elif isinstance(entry, LeftOut):
-                left_out[f"{source.path}: {entry.what}"] += 1
+                tally.add(source.path, entry)
             elif isinstance(entry, Bad):
                 entries.append(entry)
             else:
@@ -136,14 +138,15 @@ def read_pictures(
     pictures, twice = unique(entry for entry in entries if isinstance(entry, Picture))
     bad = [entry for entry in entries if isinstance(entry, Bad)] + twice
     if not pictures and not bad:
-        told = ", ".join(str(source.path) for source in sources)
-        raise ValueError(f"no picture in {told}; looked for: {LOOKED_FOR}")
-    return Pictures(pictures, bad, dict(left_out), tuple(guesses))
+        paths = ", ".join(str(source.path) for source in sources)
+        less = note_of(_left_out(sources, tally))
+        raise ValueError(f"no picture in {paths}; looked for: {LOOKED_FOR}{less}")
+    return Pictures(pictures, bad, _left_out(sources, tally), tuple(guesses))
 
 
 def holds_captions(path: Path) -> bool:
     """Is ``path`` a source of pairs? Else what it holds are documents."""
-    if path.suffix == ".json":
+    if suffix_of(path.name) == ".json":
         return True
     try:
         for source in find_sources([path], captioned=True):
@@ -187,6 +190,10 @@ def _names_in(folder: str) -> frozenset[str]:
         return frozenset(os.listdir(folder))
     except (OSError, ValueError):  # none, or a name that none can have
         return frozenset()
+
+
+def _left_out(sources: Sequence[Source], tally: Tally) -> list[Bad]:
+    return [*(entry for source in sources for entry in source.left_out), *tally.entries()]
 
 
 @lru_cache
@@ -254,7 +261,15 @@ def _pair(record: Record, source: str) -> Iterator[Pair | Bad]:
             bad.append(_bad_caption(caption, number))
     if kept:
         yield from (error.at(*place) for error in bad)
-        yield Pair(record.image, tuple(kept), source, record.line, record.others, record.picture)
+        yield Pair(
+            image=record.image,
+            captions=tuple(kept),
+            source=source,
+            line=record.line,
+            others=record.others,
+            picture=record.picture,
+            subject=record.subject,
+        )
     elif bad:
         detail = bad[0].detail if len(bad) == 1 else f"{bad[0].detail}, and no other is left"
         yield BadRecord(bad[0].reason, detail).at(*place)

@@ -14,12 +14,7 @@ class Record(NamedTuple):
     split: str = ""
     others: tuple[str, ...] = ()  # other names the picture may have, in this order
     picture: Picture | None = None  # where it lies, if the source holds it
-
-
-class LeftOut(NamedTuple):
-    """A record that is not wrong, but not wanted: of another split, never downloaded."""
-
-    what: str  # "split 'test'"
+    subject: str = ""  # what ``others`` are guesses for, if it is not ``image``: a URL
 
 
 class Guess(NamedTuple):

@@ -2,17 +2,18 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.quarantine import Bad, BadRecord, Reason
 from data_prep.readers.encoding import utf8_bytes
 from data_prep.readers.fields import record_captions, record_status
-from data_prep.readers.images import PICTURE_SUFFIXES, file_below, files_of, picture_below
+from data_prep.readers.images import PICTURE_SUFFIXES, file_below, picture_below
 from data_prep.readers.json_stream import MAX_RECORD
+from data_prep.readers.left_out import LeftOut, of_other_kind, suffix_of, walk
 from data_prep.readers.lines import decoded
-from data_prep.readers.records import LeftOut, Record
+from data_prep.readers.records import Record
 from data_prep.readers.text import parse_object
 
 TEXT, JSON = ".txt", ".json"
@@ -56,25 +57,63 @@ def too_large(name: str, size: int) -> BadRecord:
 
 
 def folder_records(folder: Path) -> Iterator[Record | Bad | LeftOut]:
-    """Pictures below ``folder`` with ``name.txt`` or ``name.json`` beside ``name.jpg``."""
-    names = list(files_of(folder))
-    pictures = {name for name in names if _suffix(name) in PICTURE_SUFFIXES}
-    stems = {os.path.splitext(name)[0] for name in pictures}
-    there = set(names)
+    """Pictures below ``folder`` with ``name.txt`` or ``name.json`` beside ``name.jpg``.
+
+    img2dataset writes both for pictures that it could not download, too: those are left out.
+    """
+    names: list[str] = []
+    for entry in walk(folder):
+        if isinstance(entry, LeftOut):
+            yield entry
+        else:
+            names.append(entry)
+    stems = {_stem(name) for name in names if suffix_of(name) in PICTURE_SUFFIXES}
+    beside = _sidecars(names)
     for number, name in enumerate(names, 1):
-        stem, suffix = os.path.splitext(name)
-        if suffix == TEXT and stem not in stems:
-            error = BadRecord(Reason.MISSING_IMAGE, "a caption without a picture beside it")
-            yield error.at(str(folder), number, name)
-        elif name in pictures:
-            try:
+        stem, suffix = _stem(name), suffix_of(name)
+        files = beside.get(stem, {})
+        try:
+            if suffix in PICTURE_SUFFIXES:
                 picture = picture_below(folder, name, str(folder), number)
-                beside = (stem + s if stem + s in there else "" for s in (TEXT, JSON))
-                captions, left_out = described(*(_content(folder, other) for other in beside))
-            except BadRecord as error:
-                yield error.at(str(folder), number, name)
-                continue
-            yield LeftOut(left_out) if left_out else Record(name, captions, number, picture=picture)
+                captions, left_out = _described(folder, files)
+                found = Record(name, captions, number, picture=picture)
+                yield LeftOut(left_out, name) if left_out else found
+            elif files.get(suffix) != name:
+                yield of_other_kind(name)
+            elif stem not in stems and name == next(iter(files.values())):  # once for its files
+                yield _alone(folder, name, files)
+        except BadRecord as error:
+            yield error.at(str(folder), number, name)
+
+
+def _alone(folder: Path, name: str, files: dict[str, str]) -> LeftOut:
+    """Of files that describe a picture which is not there, or are JSON of some other meaning.
+
+    Raises:
+        BadRecord: missing_image.
+    """
+    try:
+        captions, left_out = _described(folder, files)
+    except BadRecord:
+        captions, left_out = (), ""
+    if left_out:
+        return LeftOut(left_out, name)
+    if captions or TEXT in files:
+        raise BadRecord(Reason.MISSING_IMAGE, "a caption without a picture beside it")
+    return of_other_kind(name)
+
+
+def _described(folder: Path, files: dict[str, str]) -> Described:
+    return described(*(_content(folder, files.get(suffix, "")) for suffix in (TEXT, JSON)))
+
+
+def _sidecars(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Stem -> suffix in small letters -> the file; of ``a.TXT`` and ``a.txt`` the latter."""
+    beside: dict[str, dict[str, str]] = {}
+    for name in names:
+        if suffix_of(name) in (TEXT, JSON):
+            beside.setdefault(_stem(name), {})[suffix_of(name)] = name
+    return beside
 
 
 def _content(folder: Path, name: str) -> bytes | None:
@@ -87,5 +126,5 @@ def _content(folder: Path, name: str) -> bytes | None:
         return stream.read(MAX_RECORD)
 
 
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]

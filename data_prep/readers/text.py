@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from data_prep.quarantine import Bad, BadRecord, Reason
 from data_prep.readers.encoding import utf8_stream
+from data_prep.readers.left_out import LeftOut, Tally
 from data_prep.readers.lines import (
     MAX_RECORD_BYTES,
     bounded_lines,
@@ -45,13 +46,14 @@ class Document(NamedTuple):
 
 
 class DocumentReader:
-    """Iterates over the documents of files, and over entries for those that cannot be read.
+    """Iterates over the documents of files, and over entries for what is left out or unreadable.
 
     Every iteration begins anew. ``bytes_read`` of ``total_bytes`` says how far the last one is.
     """
 
     def __init__(self, paths: Sequence[Path], field: str = "text") -> None:
-        self._files = [file for path in paths for file in text_files(path)]
+        self._beside = Tally()
+        self._files = [file for path in paths for file in text_files(path, self._beside)]
         self._field = field
         self._ids: set[str] = set()
         self._opened = 0
@@ -68,12 +70,17 @@ class DocumentReader:
     def __iter__(self) -> Iterator[Document | Bad]:
         self._ids.clear()
         self._opened = 0
+        yield from self._beside.entries()
         names = Counter(file.name for file in self._files)
         for number, file in enumerate(self._files):
             label = file.name if names[file.name] == 1 else f"{number}/{file.name}"
+            within = Tally()
             try:
                 for line, record in self._records(file):
-                    yield self._document(file, label, line, record)
+                    if isinstance(record, LeftOut):
+                        within.add(file, record)
+                    else:
+                        yield self._document(file, label, line, record)
             except (
                 EOFError,
                 OSError,
@@ -83,6 +90,7 @@ class DocumentReader:
                 tarfile.TarError,
             ) as error:
                 raise ValueError(f"{file} is damaged: {error}") from error
+            yield from within.entries()
             self._raw = None
             self._opened += file.stat().st_size
 

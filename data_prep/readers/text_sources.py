@@ -6,6 +6,17 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from data_prep.readers.encoding import file_text
+from data_prep.readers.left_out import (
+    BROKEN_LINKS,
+    NO_FILES,
+    OUTER_LINKS,
+    LeftOut,
+    Tally,
+    note_of,
+    of_other_kind,
+    suffix_of,
+    walk,
+)
 from data_prep.readers.lines import PACKED, kind_of
 
 CSV = ".csv"  # in folders of texts it mostly tells of them, so it is taken where it is named
@@ -14,8 +25,9 @@ LINES = (".txt", ".jsonl", *ROWS)
 _KNOWN = ".txt, .jsonl, .tsv, .csv, .tar (also .gz, .xz, .zst), .parquet or .arrow"
 
 
-def text_files(source: Path) -> list[Path]:
-    """The files that ``source`` means, in the order in which they are read.
+def text_files(source: Path, tally: Tally) -> list[Path]:
+    """The files that ``source`` means, in the order in which they are read; ``tally`` counts what
+    lies beside them in a folder.
 
     A folder stands for all files of a known format below it but .csv, by name; a folder that
     Hugging Face's ``save_to_disk`` wrote for the files that its ``state.json`` lists; a name with
@@ -25,40 +37,57 @@ def text_files(source: Path) -> list[Path]:
         ValueError: there is none, or one of another format; for a ``DatasetDict`` its splits.
     """
     if source.is_dir():
-        return _of_folder(source)
+        return _of_folder(source, tally)
     if source.is_file():
         return [_checked(source)]
     if has_magic(str(source)):
         found = sorted(Path(name) for name in glob(str(source), recursive=True))
-        files = [file for path in found for file in text_files(path)]
+        files = [file for path in found for file in text_files(path, tally)]
         if files:
             return files
         raise ValueError(f"no file fits the pattern {source}")
     raise ValueError(f"no file {source}: expected {_KNOWN}, a folder of them or a pattern")
 
 
-def _of_folder(folder: Path) -> list[Path]:
+def _of_folder(folder: Path, tally: Tally) -> list[Path]:
     if (folder / "state.json").is_file():
         return _of_dataset(folder)
     if (folder / "dataset_dict.json").is_file():
         told = " or ".join(str(folder / name) for name in _splits(folder)) or "one of its folders"
         raise ValueError(f"{folder} is a DatasetDict of several splits: name {told}")
-    files = [file for file in _walk(folder) if _is_known(file) and kind_of(file) != CSV]
+    own = Tally()
+    files = []
+    for entry in _walk(folder):
+        if isinstance(entry, LeftOut):
+            own.add(folder, entry)
+            tally.add(folder, entry)
+        else:
+            files.append(entry)
     if not files:
         raise ValueError(
             f"{folder} holds neither {_KNOWN} files nor the state.json of a dataset that Hugging "
-            "Face's save_to_disk wrote"
+            f"Face's save_to_disk wrote{note_of(own.entries())}"
         )
     return files
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """The files below, hidden ones and links out of the folder left out."""
+def _walk(folder: Path) -> Iterator[Path | LeftOut]:
+    """The files below of a known format, which links must not lead out of the folder."""
     root = folder.resolve()
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and path.is_file() and path.resolve().is_relative_to(root):
-            yield path
+    for name in walk(folder):
+        if isinstance(name, LeftOut):
+            yield name
+            continue
+        path = folder / name
+        if path.is_symlink() and not path.exists():
+            yield LeftOut(BROKEN_LINKS, name)
+        elif not path.is_file():
+            yield LeftOut(NO_FILES, name)
+        elif not path.resolve().is_relative_to(root):
+            yield LeftOut(OUTER_LINKS, name)
+        else:
+            takes = _is_known(path) and kind_of(path) != CSV
+            yield path if takes else of_other_kind(name)
 
 
 def _of_dataset(folder: Path) -> list[Path]:
@@ -85,7 +114,7 @@ def _splits(folder: Path) -> list[str]:
 
 
 def _is_known(file: Path) -> bool:
-    packed = file.suffix in PACKED
+    packed = suffix_of(file.name) in PACKED
     return kind_of(file) in (LINES + TARS if packed else LINES + TABLES + TARS)
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from data_prep.quarantine import BadRecord, Reason
 from data_prep.readers.column_types import is_binary, is_text_or_bytes, values_of
-from data_prep.readers.lines import MAX_RECORD_BYTES, decoded
+from data_prep.readers.lines import MAX_RECORD_BYTES, decoded, kind_of
 
 _ROWS_AT_ONCE = 1024
 _ID = "id"
@@ -24,7 +24,7 @@ def table_records(file: Path, field: str) -> Iterator[tuple[int, dict[str, Any] 
         ValueError: no column ``field``, or one that holds no text.
         pyarrow.ArrowException: the file is damaged.
     """
-    if file.suffix == ".parquet":
+    if kind_of(file) == ".parquet":
         table = pq.ParquetFile(file)
         columns = _columns(file, table.schema_arrow, field)
         batches = table.iter_batches(_ROWS_AT_ONCE, columns=columns)

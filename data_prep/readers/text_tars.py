@@ -1,5 +1,6 @@
 """Texts out of tars, as webdataset writes them: every member KEY.txt is one."""
 
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import IO, Any
 
 from data_prep.quarantine import BadRecord, Reason
 from data_prep.readers.encoding import utf8_bytes
+from data_prep.readers.left_out import LeftOut, by_name, of_other_kind, suffix_of
 from data_prep.readers.lines import MAX_RECORD_BYTES, decoded
 
 _SUFFIX = ".txt"
@@ -15,9 +17,9 @@ _BLOCK = 1 << 20
 
 def tar_records(
     stream: IO[bytes], file: Path, field: str
-) -> Iterator[tuple[int, dict[str, Any] | BadRecord]]:
+) -> Iterator[tuple[int, dict[str, Any] | BadRecord | LeftOut]]:
     """(number of the member from 1, {"id": KEY, ``field``: text}); members of other kinds, such as
-    pictures and .json, are passed over.
+    pictures and .json, are left out.
 
     Raises:
         ValueError: no member is a text.
@@ -27,7 +29,12 @@ def tar_records(
     with tarfile.open(fileobj=stream, mode="r|") as tar:
         for number, member in enumerate(tar, 1):
             tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all of them
-            if not member.name.endswith(_SUFFIX):
+            if member.isdir():
+                continue
+            name = os.path.normpath(member.name)
+            entry = by_name(name)
+            if entry or suffix_of(name) != _SUFFIX:
+                yield number, entry or of_other_kind(name)
                 continue
             found = True
             yield number, _record(tar, member, field)
@@ -51,4 +58,4 @@ def _record(tar: tarfile.TarFile, member: tarfile.TarInfo, field: str) -> Any:
         return error
     if isinstance(text, BadRecord):
         return text
-    return {"id": member.name.removesuffix(_SUFFIX), field: text}
+    return {"id": os.path.splitext(member.name)[0], field: text}

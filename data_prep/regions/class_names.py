@@ -28,7 +28,7 @@ def load_vocabulary(path: str) -> Vocabulary:
     """The classes in a file such as Visual Genome's ``objects_vocab.txt``; read once in a process.
 
     Raises:
-        ValueError: no such file, not UTF-8, or a line without a name.
+        ValueError: no such file, not UTF-8, a line without a name, or a name of two classes.
     """
     try:
         lines = file_text(Path(path)).splitlines()
@@ -41,7 +41,12 @@ def load_vocabulary(path: str) -> Vocabulary:
         if not aliases:
             raise ValueError(f"--class-names {path}, line {number}: expected a name of class")
         for alias in aliases:
-            ids.setdefault(alias, number)
+            first = ids.setdefault(alias, number)
+            if first not in (0, number):  # Visual Genome's list has "background", which is class 0
+                raise ValueError(
+                    f"--class-names {path}, line {number}: {alias!r} is a name of line {first}, "
+                    "too: a name means one class"
+                )
     if len(names) < 2:
         raise ValueError(f"--class-names {path} is empty: expected one class a line")
     return Vocabulary(names, ids)

@@ -99,10 +99,17 @@ class _Sample(NamedTuple):
     seed: int
 
 
+class Sampled(NamedTuple):
+    """Features of some regions of some records."""
+
+    features: np.ndarray  # float16 [N, F]
+    bad: list[Bad]  # records that were tried and have none
+
+
 def sample_features(
     reader: RegionReader, records: Sequence[Any], num_classes: int, options: Options
-) -> np.ndarray:
-    """float16 [N, F]: features of some regions of some records, of them only the seed decides."""
+) -> Sampled:
+    """A sample of which only the seed decides."""
     seed = options.seed
     rng = np.random.default_rng([seed, len(records)])
     count = min(len(records), _SAMPLED_IMAGES)
@@ -112,19 +119,23 @@ def sample_features(
         _Sample(i, reader, [records[k] for k in chosen[i : i + _IMAGES_PER_TASK]], most, seed)
         for i in range(0, count, _IMAGES_PER_TASK)
     ]
-    found = dict(options.run(_features_of, tasks, reader.wants_gpu))
-    features = [array for task in tasks for array in found[task.number]]
-    return np.concatenate(features) if features else np.empty((0, 0), dtype=np.float16)
+    found = sorted(options.run(_features_of, tasks, reader.wants_gpu), key=lambda part: part[0])
+    features = [array for _, arrays, _ in found for array in arrays]
+    lost = [entry for *_, bad in found for entry in bad]
+    empty = np.empty((0, 0), dtype=np.float16)
+    return Sampled(np.concatenate(features) if features else empty, lost)
 
 
-def _features_of(sample: _Sample) -> tuple[int, list[np.ndarray]]:
+def _features_of(sample: _Sample) -> tuple[int, list[np.ndarray], list[Bad]]:
     rng = np.random.default_rng([sample.seed, sample.number, sample.most])
-    found = []
+    found, bad = [], []
     bring(sample.records)
-    for regions in sample.reader.regions_of(sample.records):
-        if isinstance(regions, BadRecord):  # it is put into quarantine when the shards are made
+    read = sample.reader.regions_of(sample.records)
+    for record, regions in zip(sample.records, read, strict=True):
+        if isinstance(regions, BadRecord):  # other records still make a corpus
+            bad.append(regions.at(record.source, record.line, record.id))
             continue
         features = regions.features
         rows = rng.choice(len(features), size=min(sample.most, len(features)), replace=False)
         found.append(features[rows])
-    return sample.number, found
+    return sample.number, found, bad

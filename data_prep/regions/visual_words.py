@@ -28,9 +28,11 @@ def fit_visual_words(features: np.ndarray, num_classes: int, seed: int) -> np.nd
     from sklearn.cluster import MiniBatchKMeans  # a second of import that few commands need
 
     if len(features) < num_classes:
+        most = len(features)
+        fewer = f"--num-classes K with K from 2 to {most}, or " if most > 1 else ""
         raise ValueError(
-            f"--num-classes {num_classes} centres cannot be fitted on {len(features)} regions: "
-            "lower it, or give more pictures"
+            f"{num_classes} visual words (--num-classes) cannot be fitted on {most} regions: name "
+            f"{fewer}more pictures"
         )
     with threadpool_limits(1):  # sums over threads would differ in their last bits
         model = MiniBatchKMeans(

@@ -175,6 +175,7 @@ def _index_texts(
             f"{folder} was made with tokenizer {manifest.tokenizer}, {words.source} is "
             f"{words.fingerprint}: name the one it was made with"
         )
+    options.on_stage("vectors of texts")
     work = Path(str(stage.work))
     shards = _shards(folder, manifest)
     if retrieval.text_model:
@@ -195,6 +196,7 @@ def _index_images(
     stage: Stage, folder: Folder, manifest: Manifest, retrieval: Retrieval, options: Options
 ) -> list[Path]:
     """Makes the index of the images; the vectors of the pairs' own ones."""
+    options.on_stage("vectors of images")
     work = Path(str(stage.work))
     source = manifest.regions
     assert source is not None
@@ -234,6 +236,7 @@ def _embed(task: _Embedding) -> None:
 def _indexed(
     path: Path, parts: Sequence[Path], retrieval: Retrieval, rows: int, options: Options
 ) -> None:
+    options.on_stage(f"{path.stem}: index")
     if not path.is_file():
         build_index(path, parts, resolved(retrieval.index, rows), options.seed)
 

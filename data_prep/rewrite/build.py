@@ -240,6 +240,7 @@ def _first_pass(stage: Stage, rewriting: Rewriting, options: Options) -> dict[st
     shards = [stage.folder / shard.name for shard in stage.manifest.shards]
     if {Level.WORD, Level.PHRASE} & {*rewriting.levels}:
         counts: Counter[tuple[str, str, str]] = Counter()
+        options.on_stage("scene graphs")
         tasks = [_Parsing(n, shard, stage.work) for n, shard in enumerate(shards)]
         for found in options.run(_parse, tasks):
             counts.update(found)
@@ -247,6 +248,7 @@ def _first_pass(stage: Stage, rewriting: Rewriting, options: Options) -> dict[st
         write_bytes(stage.work / _VOCABULARY, json.dumps(lines).encode())
         facts["vocabulary"] = Vocabulary(counts).sizes()
     if Level.SENTENCE in rewriting.levels:
+        options.on_stage("captions to search")
         captions = [
             (row, text)
             for row, texts in enumerate(t for shard in shards for t in _captions(shard))

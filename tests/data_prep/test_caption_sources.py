@@ -190,10 +190,10 @@ def test_coco_items_of_another_form(tmp_path):
     assert bad == [
         (2, "bad_record"),
         (3, "bad_record"),
+        (4, "missing_field"),
         (3, "bad_record"),
         (0, "missing_image"),
         (1, "missing_field"),
-        (4, "missing_field"),
     ]
     boxes = {"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1, "bbox": []}]}
     with pytest.raises(ValueError, match=r"b\.json holds no caption \(1 annotations.*--boxes"):

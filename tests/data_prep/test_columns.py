@@ -14,8 +14,9 @@ from data_prep.quarantine import Bad, BadRecord
 from data_prep.readers.columns import arrow_records, columns_of, parquet_records
 from data_prep.readers.formats import find_sources
 from data_prep.readers.images import open_picture
+from data_prep.readers.left_out import LeftOut
 from data_prep.readers.pairs import picture_of, read_pairs
-from data_prep.readers.records import LeftOut, Record
+from data_prep.readers.records import Record
 
 
 def _picture(shade):
@@ -86,7 +87,7 @@ def test_rows_that_are_not_wanted_or_not_good(write):
     with pytest.raises(BadRecord, match="missing_image"):
         open_picture(entries[4].picture)
     found = read_pairs(find_sources([path]))
-    assert found.left_out == {f"{path}: status 'failed_to_download'": 1}
+    assert [entry.detail for entry in found.left_out] == ["status 'failed_to_download': 1"]
     assert [e.reason for e in found.entries if isinstance(e, Bad)] == ["bad_utf8", "empty_caption"]
 
 
@@ -135,7 +136,8 @@ def test_dataset_folders_with_splits(tmp_path):
     found = read_pairs(sources, ["train"])
     assert [pair.captions for pair in found.entries] == [("c0",), ("c1",), ("c2",)]
     assert [pair.picture.id for pair in found.entries[:1]] == ["train/data-00000-of-00001.arrow#0"]
-    assert list(found.left_out.values()) == [2] and "split 'test'" in next(iter(found.left_out))
+    (entry,) = found.left_out
+    assert entry.reason == "left_out" and entry.detail.startswith("split 'test': 2 (")
     assert [_shade(pair.picture) for pair in found.entries] == [0, 1, 2]
 
 

@@ -134,7 +134,9 @@ def test_a_tokenizer_learns_no_mark(marked, tmp_path):
     (tmp_path / "plain.txt").write_text("a red fox and a hen\n" * 9)
     (tmp_path / "marked.txt").write_bytes(marked("a red fox and a hen\n" * 9))
     first, second = (
-        make_tokenizer(tmp_path / f"{name}.json", [location(str(tmp_path / f"{name}.txt"))], 270)
+        make_tokenizer(
+            tmp_path / f"{name}.json", [location(str(tmp_path / f"{name}.txt"))], 270, []
+        )
         for name in ("plain", "marked")
     )
     assert first.fingerprint == second.fingerprint

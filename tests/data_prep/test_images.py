@@ -133,7 +133,7 @@ def test_two_folders_keep_their_ids_apart(prep, make_pictures, read_rows, tmp_pa
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--num-classes", 500), "lower it"),
+        (("--num-classes", 500), "name --num-classes K with K from 2 to 98, or more pictures"),
         (("--num-classes", 1), "not within"),
         (("--regions", "patches"), "expected one of pixels, grid, detector, precomputed"),
         (("--visual-words", "absent.npy"), "absent.npy"),

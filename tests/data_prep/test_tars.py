@@ -13,8 +13,9 @@ from PIL import Image
 
 from data_prep.quarantine import Bad, BadRecord
 from data_prep.readers.images import open_picture
+from data_prep.readers.left_out import LeftOut
 from data_prep.readers.places import MAX_PICTURE_BYTES
-from data_prep.readers.records import LeftOut, Record
+from data_prep.readers.records import Record
 from data_prep.readers.shards import shard_records
 from data_prep.readers.tars import Member, read_members
 
@@ -235,12 +236,16 @@ def test_samples(make_tar):
         ("L/three.png", ("x", "y")),
         ("L/eight.png", ("two pictures",)),
     ]
-    assert [e.what for e in entries if isinstance(e, LeftOut)] == ["status 'failed_to_download'"]
+    assert [e for e in entries if isinstance(e, LeftOut)] == [
+        ("files of other kinds", "*.cls"),
+        ("status 'failed_to_download'", "four"),
+        ("parts of samples that have a picture or caption of their own", "nine.seg.png"),
+    ]
     assert [(e.reason, e.record) for e in entries if isinstance(e, Bad)] == [
-        ("duplicate_id", "eight.jpg"),
         ("missing_image", "five"),
         ("bad_utf8", "six"),
         ("bad_json", "seven"),
+        ("duplicate_id", "eight.jpg"),
     ]
     assert all(open_picture(r.picture).size == (4, 4) for r in records)
 

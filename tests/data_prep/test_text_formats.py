@@ -143,7 +143,13 @@ def test_folders_and_patterns(tmp_path):
     (tmp_path / "in" / ".hidden.txt").write_text("hidden\n")
     (tmp_path / "secret.txt").write_text("secret\n")
     (tmp_path / "in" / "link.txt").symlink_to(tmp_path / "secret.txt")
-    assert [d.text.strip() for d in _read(tmp_path / "in")] == ["b", "a"]
+    *left_out, b, a = _read(tmp_path / "in")
+    assert [entry.detail for entry in left_out] == [
+        "hidden files: 1 (.hidden.txt)",
+        "files of other kinds: 1 (*.md)",
+        "links out of the folder: 1 (link.txt)",
+    ]
+    assert (b.text.strip(), a.text) == ("b", "a")
     assert [d.text for d in _read(tmp_path / "in" / "**" / "*.jsonl")] == ["a"]
     with pytest.raises(ValueError, match="no file fits the pattern"):
         _read(tmp_path / "*.parquet")
@@ -177,7 +183,8 @@ def test_a_tar_gives_texts_only_and_nothing_is_extracted(tmp_path):
     before = sorted(tmp_path.parent.rglob("*"))
     found = _read(path)
     assert (found[0].id, found[0].text) == ("../up", "up")
-    assert [(d.line, d.reason) for d in found[1:]] == [(3, "bad_utf8"), (4, "bad_record")]
+    bad = [(3, "bad_utf8"), (4, "bad_record"), (0, "left_out")]
+    assert [(d.line, d.reason) for d in found[1:]] == bad
     assert sorted(tmp_path.parent.rglob("*")) == before
     path.write_bytes(_tar([("a.jpg", b"")]))
     with pytest.raises(ValueError, match=r"a\.tar: no member"):

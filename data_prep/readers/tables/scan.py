@@ -4,12 +4,14 @@ A source is a file of lines (`tabs`, `semicolons`, `vinvl`), an .npz or HDF5 fil
 these two; the id of a file's image is its path below the folder, without the suffix.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from data_prep.quarantine import Bad, BadRecord, Reason
 from data_prep.readers.encoding import mark_size
+from data_prep.readers.left_out import LeftOut, Tally, note_of, of_other_kind, suffix_of, walk
 from data_prep.readers.tables.hdf5 import HDF5_SUFFIXES, image_groups, read_hdf5
 from data_prep.readers.tables.npz import read_npz
 from data_prep.readers.tables.rows import (
@@ -32,6 +34,7 @@ from data_prep.readers.tables.vinvl import parse_vinvl, picture_sizes
 _WIDTH_FIRST, _HEIGHT_FIRST = "wh", "hw"
 BOX_ORDERS = ("auto", _WIDTH_FIRST, _HEIGHT_FIRST)
 _LONGEST_LINE = 1 << 26  # bytes: 6,000 regions of 2,048 features
+_ARRAYS = (".npz", *sorted(HDF5_SUFFIXES))
 _COMPRESSED = frozenset((".gz", ".bz2", ".xz", ".zst", ".zip"))
 
 
@@ -68,29 +71,35 @@ def read_tables(
 ) -> tuple[list[TableRow], list[Bad]]:
     """The rows of all tables, and entries for lines that are none.
 
-    Rows of UNIMO's fine-tuning data that repeat an image's regions for another text are one row.
+    Rows of UNIMO's fine-tuning data that repeat an image's regions for another text are one row;
+    other rows of one id all stay, see `data_prep.regions.rivals`.
 
     Raises:
         ValueError: a source that is no table, or no row in any of them.
     """
     if box_order not in BOX_ORDERS:
         raise ValueError(f"--box-order {box_order}: expected one of {', '.join(BOX_ORDERS)}")
-    rows: dict[str, _Line] = {}
+    rows: list[TableRow] = []
+    repeated: set[tuple[str, int]] = set()
     bad: list[Bad] = []
+    tally = Tally()
     for source in sources:
         for entry in _rows_of(source, box_order):
             if isinstance(entry, Bad):
                 bad.append(entry)
-                continue
-            row = entry.row
-            known = rows.setdefault(row.id, entry)
-            if known is not entry and not (known.regions and known.regions == entry.regions):
-                error = BadRecord(Reason.DUPLICATE_ID, f"id {row.id!r} was there before")
-                bad.append(error.at(row.source, row.line, row.id))
+            elif isinstance(entry, LeftOut):
+                tally.add(source, entry)
+            elif not entry.regions:
+                rows.append(entry.row)
+            elif (entry.row.id, entry.regions) not in repeated:
+                repeated.add((entry.row.id, entry.regions))
+                rows.append(entry.row)
+    left_out = tally.entries()
     if not rows:
         first = f" ({bad[0].source}, line {bad[0].line}: {bad[0].detail})" if bad else ""
-        raise ValueError(f"no row of regions in {', '.join(map(str, sources))}{first}")
-    return [entry.row for entry in rows.values()], bad
+        paths = ", ".join(map(str, sources))
+        raise ValueError(f"no row of regions in {paths}{first}{note_of(left_out)}")
+    return rows, bad + left_out
 
 
 def read_row(row: TableRow) -> RawRegions:
@@ -112,32 +121,42 @@ def read_row(row: TableRow) -> RawRegions:
     return parse(line, row.height_first)
 
 
-def _rows_of(source: Path, box_order: str) -> Iterator[_Line | Bad]:
-    suffixes = (".npz", *sorted(HDF5_SUFFIXES))
+def _rows_of(source: Path, box_order: str) -> Iterator[_Line | Bad | LeftOut]:
     if source.is_dir():
-        files = sorted(file for file in source.rglob("*") if file.suffix in suffixes)
-        if not files:
-            raise ValueError(f"{source} is a folder without {', '.join(suffixes)} files")
-        for file in files:
-            name = str(file.relative_to(source).with_suffix(""))
-            if file.resolve().is_relative_to(source.resolve()):
-                yield from _of_arrays(file, name)
-            else:
-                error = BadRecord(Reason.PATH_ESCAPES, f"{name!r} leads out of {source}")
-                yield error.at(str(source), 0, name)
+        yield from _of_folder(source)
     elif not source.is_file():
         raise ValueError(f"no file {source}")
-    elif source.suffix in suffixes:
+    elif suffix_of(source.name) in _ARRAYS:
         yield from _of_arrays(source, source.stem)
-    elif source.suffix in _COMPRESSED:
+    elif suffix_of(source.name) in _COMPRESSED:
         raise ValueError(f"{source} is compressed, rows in it cannot be found again: unpack it")
     else:
         yield from _of_lines(source, box_order)
 
 
+def _of_folder(folder: Path) -> Iterator[_Line | Bad | LeftOut]:
+    names = list(walk(folder))
+    if not any(isinstance(name, str) and suffix_of(name) in _ARRAYS for name in names):
+        tally = Tally()
+        for name in names:
+            tally.add(folder, name if isinstance(name, LeftOut) else of_other_kind(name))
+        less = note_of(tally.entries())
+        raise ValueError(f"{folder} is a folder without {', '.join(_ARRAYS)} files{less}")
+    for name in names:
+        if isinstance(name, LeftOut):
+            yield name
+        elif suffix_of(name) not in _ARRAYS:
+            yield of_other_kind(name)
+        elif (folder / name).resolve().is_relative_to(folder.resolve()):
+            yield from _of_arrays(folder / name, os.path.splitext(name)[0])
+        else:
+            error = BadRecord(Reason.PATH_ESCAPES, f"{name!r} leads out of {folder}")
+            yield error.at(str(folder), 0, os.path.splitext(name)[0])
+
+
 def _of_arrays(file: Path, name: str) -> Iterator[_Line | Bad]:
     state = file.stat()
-    is_npz = file.suffix == ".npz"
+    is_npz = suffix_of(file.name) == ".npz"
     row = TableRow(
         id=name,
         path=str(file),

@@ -29,12 +29,12 @@ def picture_sizes(table: Path) -> dict[str, tuple[int, int]]:
     """Image id -> width and height, out of the file of sizes beside ``table``; none without it.
 
     Raises:
-        ValueError: a line of it is none, with its number.
+        ValueError: a line of it is none, or gives an image another size than one before.
     """
     path = table.with_name(_SIZE.sub("hw", table.name))
     if path == table or not path.is_file():
         return {}
-    sizes = {}
+    sizes: dict[str, tuple[int, int]] = {}
     with path.open("rb") as stream:
         for line, content in enumerate(utf8_stream(stream, path), 1):
             try:
@@ -44,7 +44,12 @@ def picture_sizes(table: Path) -> dict[str, tuple[int, int]]:
             except (BadRecord, ValueError) as error:
                 expected = 'expected ID <tab> [{"height": H, "width": W}]'
                 raise ValueError(f"{path}, line {line}: {error}; {expected}") from error
-            sizes[name.decode("utf-8", "replace")] = (width, height)
+            image = name.decode("utf-8", "replace")
+            if sizes.setdefault(image, (width, height)) != (width, height):
+                raise ValueError(
+                    f"{path}, line {line}: {image!r} is {width} x {height}, before it was "
+                    f"{sizes[image][0]} x {sizes[image][1]}: give every image an id of its own"
+                )
     return sizes
 
 

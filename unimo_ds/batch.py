@@ -63,15 +63,17 @@ class Batch(NamedTuple):
 
     pair_image: Tensor  # int64 [S], position of the [IMG] of a jointly encoded pair
     pair_text: Tensor  # int64 [S], position of its [CLS]
-    pair_group: Tensor  # int64 [S], the anchor it belongs to
+    pair_draw: Tensor  # int64 [S], the draw it belongs to, which is its anchor
     pair_positive: Tensor  # bool [S], whether it counts in the numerator
     pair_level: Tensor  # int8 [S], the Level of a rewritten negative, NO_LEVEL of all others
 
     image_at: Tensor  # int64 [I], position of the [IMG] of an individually encoded image
     image_group: Tensor  # int64 [I], images and texts of one group are positives of each other
+    image_draw: Tensor  # int64 [I], the draw it belongs to: that of its scored pairs
     image_anchor: Tensor  # bool [I], whether it is an anchor; retrieved ones are positives only
     text_at: Tensor  # int64 [J], position of the [CLS] of an individually encoded text
     text_group: Tensor  # int64 [J]
+    text_draw: Tensor  # int64 [J]
     text_anchor: Tensor  # bool [J]
 
     kind: Tensor  # int8 [E], a Kind per segment

@@ -100,7 +100,7 @@ def test_the_fields_agree_with_each_other(direct):
     assert torch.equal(batch.segment[batch.pair_image], batch.segment[batch.pair_text])
     kinds = torch.bincount(batch.kind.long(), minlength=6)
     assert kinds[Kind.ENCODED_IMAGE] == len(batch.image_at) == kinds[Kind.PAIR]
-    assert kinds[Kind.SCORED_PAIR] == len(batch.pair_group)
+    assert kinds[Kind.SCORED_PAIR] == len(batch.pair_draw)
     asked = batch.segment[batch.labels != IGNORED_LABEL].long()
     assert set(batch.kind[asked].tolist()) <= {Kind.TEXT, Kind.PAIR}
 
@@ -128,7 +128,7 @@ def test_token_budgets_make_micro_steps_and_lose_nothing(small_config, direct):
 def test_one_kind_alone_is_a_batch_too(small_config):
     texts = with_data(small_config, images=[], pairs=[], image_weight=0, pair_weight=0)
     batch = Loader(texts).step(0)[0].batch
-    assert len(batch.region_at) == len(batch.pair_group) == len(batch.image_at) == 0
+    assert len(batch.region_at) == len(batch.pair_draw) == len(batch.image_at) == 0
     assert batch.features.shape == (0, small_config.model.image_feature_size)
     images = with_data(small_config, texts=[], pairs=[], text_weight=0, pair_weight=0)
     batch = Loader(images).step(0)[0].batch

@@ -87,7 +87,7 @@ class Loader:
     def heldout(self) -> Iterator[list[MicroStep]]:
         """The held-out pairs, at most ``train.heldout_candidates``, a step's worth at a time."""
         count = min(len(self.samples.pairs), self.config.train.heldout_candidates)
-        draws = [Draw(Kind.PAIR, index, 0) for index in range(count)]
+        draws = [Draw(Kind.PAIR, index, 0, index) for index in range(count)]
         for start in range(0, count, self.config.batch.samples):
             draws_of_step = draws[start : start + self.config.batch.samples]
             yield self._build(draws_of_step, self.config.cmcl.hardness_steps)

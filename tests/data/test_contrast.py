@@ -153,7 +153,7 @@ def test_nothing_is_scored_when_nothing_is_asked(whole):
 def test_the_whole_contrast_is_the_same_however_it_is_reached(whole, workers):
     direct = Loader(whole).step(3)
     config = dataclasses.replace(whole, data=dataclasses.replace(whole.data, workers=workers))
-    reached = [next(iter(Loader(config, rank, 2).steps(3, 4))) for rank in range(2)]
+    reached = [next(iter(Loader(config, rank, 2).steps([3]))) for rank in range(2)]
     for i, micro_step in enumerate(direct):
         assert_same(merge([of_rank[i].batch for of_rank in reached]), micro_step.batch)
 

@@ -58,7 +58,7 @@ def direct(small_config):
 def test_a_step_is_the_same_however_it_is_reached(small_config, direct, world_size, workers):
     config = with_data(small_config, workers=workers)
     reached = [
-        list(Loader(config, rank, world_size).steps(0, STEP + 1))[STEP]
+        list(Loader(config, rank, world_size).steps(range(STEP + 1)))[STEP]
         for rank in range(world_size)
     ]
     for i, micro_step in enumerate(direct):
@@ -72,8 +72,8 @@ def test_processes_tell_what_went_wrong_and_end_with_the_steps(small_config, cor
     shard.write_bytes(shard.read_bytes()[:-100])
     damaged = with_data(small_config, workers=2, texts=[str(tmp_path / "texts")])
     with pytest.raises(ValueError, match=f"(?s)Original Traceback.*{shard.name} has .* bytes"):
-        next(Loader(damaged).steps(0, 4))
-    steps = Loader(with_data(small_config, workers=2)).steps(0, 100)
+        next(Loader(damaged).steps(range(4)))
+    steps = Loader(with_data(small_config, workers=2)).steps(range(100))
     next(steps)
     assert multiprocessing.active_children()
     steps.close()

@@ -115,7 +115,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(config):
     with pytest.raises(NonFinite) as stopped:
         train_step(engine, [bad], 7, 1e-3, config, Tally())
     message = str(stopped.value)
-    assert "step 7" in message and "rank 0" in message and "cmcl" in message
+    assert "step 8" in message and "rank 0" in message and "cmcl" in message
     assert all(name in message for name in micro.names)
     assert all(torch.equal(p, before[name]) for name, p in engine.model.named_parameters())
 

@@ -92,24 +92,24 @@ class Loader:
             draws_of_step = draws[start : start + self.config.batch.samples]
             yield self._build(draws_of_step, self.config.cmcl.hardness_steps)
 
-    def steps(self, start: int, stop: int) -> Iterator[list[MicroStep]]:
-        """Steps ``start`` to ``stop``, built ahead by ``data.workers`` (0: on demand).
+    def steps(self, steps: Sequence[int]) -> Iterator[list[MicroStep]]:
+        """``steps``, in that order, built ahead by ``data.workers`` (0: on demand).
 
         Raises:
             ValueError: of a corpus that is damaged; from a process with its traceback as text.
         """
         workers = self.config.data.workers
         if not workers:
-            return map(self.step, range(start, stop))
+            return map(self.step, steps)
         if workers == 1:
-            return self._by_thread(start, stop)
-        return self._by_processes(start, stop, workers)
+            return self._by_thread(steps)
+        return self._by_processes(steps, workers)
 
-    def _by_thread(self, start: int, stop: int) -> Iterator[list[MicroStep]]:
+    def _by_thread(self, steps: Sequence[int]) -> Iterator[list[MicroStep]]:
         with _thread() as pool:
             waiting: deque[Future[list[MicroStep]]] = deque()
             try:
-                for step in range(start, stop):
+                for step in steps:
                     waiting.append(pool.submit(self.step, step))
                     if len(waiting) > AHEAD:
                         yield waiting.popleft().result()
@@ -118,11 +118,11 @@ class Loader:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _by_processes(self, start: int, stop: int, workers: int) -> Iterator[list[MicroStep]]:
+    def _by_processes(self, steps: Sequence[int], workers: int) -> Iterator[list[MicroStep]]:
         sent = DataLoader(
             _Steps(self.config, self.rank, self.world_size),
             batch_size=None,
-            sampler=range(start, stop),
+            sampler=steps,
             num_workers=workers,
             prefetch_factor=AHEAD,
             collate_fn=_as_it_is,
@@ -136,11 +136,11 @@ class Loader:
                 yield [MicroStep(b.pin_memory() if pinned else b, n) for b, n in batches]
 
         # A thread takes the next step in, and to page-locked memory, while this one is trained on.
-        steps = received()
+        arriving = received()
         with _thread() as pool:
-            waiting = pool.submit(next, steps, None)
+            waiting = pool.submit(next, arriving, None)
             while step := waiting.result():
-                waiting = pool.submit(next, steps, None)
+                waiting = pool.submit(next, arriving, None)
                 yield step
 
     def _build(self, draws: Sequence[Draw], step: int) -> list[MicroStep]:

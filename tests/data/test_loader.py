@@ -33,7 +33,7 @@ def assert_same(a: Batch, b: Batch) -> None:
 def merge(batches: list[Batch]) -> Batch:
     """Rows one behind the other as one row; segments, regions and positions are renumbered."""
     merged: list[Batch] = []
-    positions = segments = 0
+    positions = segments = vectors = 0
     for batch in batches:
         shifted = {
             name: getattr(batch, name) + positions
@@ -41,7 +41,9 @@ def merge(batches: list[Batch]) -> Batch:
         }
         padding = batch.segment == PADDING_SEGMENT
         segment = torch.where(padding, PADDING_SEGMENT, batch.segment + segments)
+        shifted["region_feature"] = batch.region_feature + vectors
         merged.append(batch._replace(segment=segment, **shifted))
+        vectors += len(batch.features)
         positions += len(batch.segment)
         segments += len(batch.kind)
     return Batch(*(torch.cat(fields) for fields in zip(*merged, strict=True)))
@@ -111,8 +113,18 @@ def test_img_is_the_mean_of_what_is_visible(direct):
     chosen = int(segment_R[batch.region_masked][0])
     of_segment = torch.nonzero(segment_R == chosen).squeeze(1)
     img, regions = of_segment[0], of_segment[1:]
-    visible = batch.features[regions][~batch.region_masked[regions]].float().mean(dim=0)
-    assert torch.allclose(batch.features[img].float(), visible, atol=2e-3)
+    shown = batch.features[batch.region_feature].float()
+    visible = shown[regions][~batch.region_masked[regions]].mean(dim=0)
+    assert torch.allclose(shown[img], visible, atol=2e-3)
+
+
+def test_a_row_holds_each_image_once(small_config):
+    one = dataclasses.replace(small_config.batch, rows=1, tokens_per_row=8192)
+    (micro_step,) = Loader(dataclasses.replace(small_config, batch=one)).step(STEP)
+    batch = micro_step.batch
+    assert len(batch.features) < 0.3 * len(batch.region_feature)
+    assert torch.equal(batch.region_feature.unique(), torch.arange(len(batch.features)))
+    assert len(batch.class_ids) == len(batch.class_probs) == len(batch.features)
 
 
 def test_token_budgets_make_micro_steps_and_lose_nothing(small_config, direct):

@@ -109,7 +109,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(config):
     engine = PlainEngine(build_model(config), config)
     micro = Loader(config).step(0)[0]
     features = micro.batch.features.clone()
-    features[micro.batch.region_at == micro.batch.image_at[0]] = torch.inf
+    img = micro.batch.region_feature[micro.batch.region_at == micro.batch.image_at[0]]
+    features[img] = torch.inf
     bad = MicroStep(micro.batch._replace(features=features), micro.names)
     before = {name: p.clone() for name, p in engine.model.named_parameters()}
     with pytest.raises(NonFinite) as stopped:

@@ -10,7 +10,7 @@ from unimo_ds.batch import FIRST_POSITION, IGNORED_LABEL, PADDING_SEGMENT, Batch
 from unimo_ds.config import CorruptionConfig
 from unimo_ds.data.buffers import Buffers
 from unimo_ds.data.corruption import TextSegment
-from unimo_ds.data.regions import RegionRows
+from unimo_ds.data.regions import RegionRows, num_vectors
 from unimo_ds.data.segments import Segment
 from unimo_ds.tokenizer import PAD_ID
 
@@ -38,9 +38,10 @@ def collate(
     positions = sum(_padded(row, round_to) for row in rows)
     words = _Words(positions)
     count = sum(segment.num_regions for row in rows for segment in row)
-    regions = RegionRows(count, *sizes, buffers)
+    regions = RegionRows(count, sum(map(_num_vectors, rows)), *sizes, buffers)
     for row in rows:
         end = words.end + _padded(row, round_to)
+        regions.begin_row()
         for segment in row:
             at = words.add(segment)
             if segment.image:
@@ -53,6 +54,10 @@ def collate(
 def _padded(row: Sequence[Segment], round_to: int) -> int:
     filled = sum(segment.length for segment in row)
     return -(-max(filled, 1) // round_to) * round_to
+
+
+def _num_vectors(row: Sequence[Segment]) -> int:
+    return num_vectors(segment.image for segment in row if segment.image)
 
 
 class _Words:

@@ -73,7 +73,7 @@ def test_processes_tell_what_went_wrong_and_end_with_the_steps(small_config, cor
     shard = next((tmp_path / "texts").glob("*.arrow"))
     shard.write_bytes(shard.read_bytes()[:-100])
     damaged = with_data(small_config, workers=2, texts=[str(tmp_path / "texts")])
-    with pytest.raises(ValueError, match=f"(?s)Original Traceback.*{shard.name} has .* bytes"):
+    with pytest.raises(ValueError, match=rf"^[^\n]*{shard.name} has .* bytes[^\n]*$"):
         next(Loader(damaged).steps(range(4)))
     steps = Loader(with_data(small_config, workers=2)).steps(range(100))
     next(steps)

@@ -35,12 +35,12 @@ def collate(
     what is copied twice costs more than all else here. Features stay float16 as they are stored;
     ``Batch.to`` casts them on the device.
     """
-    positions = sum(_padded(row, round_to) for row in rows)
+    positions = sum(padded_length(row, round_to) for row in rows)
     words = _Words(positions)
     count = sum(segment.num_regions for row in rows for segment in row)
-    regions = RegionRows(count, sum(map(_num_vectors, rows)), *sizes, buffers)
+    regions = RegionRows(count, sum(map(num_vectors_of, rows)), *sizes, buffers)
     for row in rows:
-        end = words.end + _padded(row, round_to)
+        end = words.end + padded_length(row, round_to)
         regions.begin_row()
         for segment in row:
             at = words.add(segment)
@@ -51,12 +51,14 @@ def collate(
     return batch.pin_memory() if buffers.pinned else batch
 
 
-def _padded(row: Sequence[Segment], round_to: int) -> int:
+def padded_length(row: Sequence[Segment], round_to: int) -> int:
+    """Positions of a row."""
     filled = sum(segment.length for segment in row)
     return -(-max(filled, 1) // round_to) * round_to
 
 
-def _num_vectors(row: Sequence[Segment]) -> int:
+def num_vectors_of(row: Sequence[Segment]) -> int:
+    """Vectors that a row holds for its regions to share."""
     return num_vectors(segment.image for segment in row if segment.image)
 
 

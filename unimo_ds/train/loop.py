@@ -17,6 +17,7 @@ from unimo_ds.train.checkpoint import load_checkpoint, save_checkpoint
 from unimo_ds.train.console import progress, say
 from unimo_ds.train.engine import Engine
 from unimo_ds.train.heldout import evaluate
+from unimo_ds.train.host_memory import check_batches_fit
 from unimo_ds.train.metrics import (
     MetricsLog,
     Tally,
@@ -52,6 +53,7 @@ def train(engine: Engine, config: RunConfig) -> None:
         stack.callback(log.close)
         advance = stack.enter_context(progress(start, config.train.steps))
         stop = min(config.train.stop_after or config.train.steps, config.train.steps)
+        check_batches_fit(config.data, loader.bytes_ahead(start, stop))
         batches = loader.steps([step for step in range(start, stop) if step + 1 not in skipped])
         tally = Tally()
         for step in range(start, stop):

@@ -130,7 +130,7 @@ def workers_speed(config: RunConfig, tokens: float, repeats: int) -> tuple[float
             data = dataclasses.replace(config.data, workers=workers)
             loader = Loader(dataclasses.replace(config, data=data))
             warm_up = 2 + (AHEAD + 1) * workers  # until the memory of early steps serves late ones
-            steps = loader.steps(0, warm_up + STEPS_PER_REPEAT)
+            steps = loader.steps(range(warm_up + STEPS_PER_REPEAT))
             for _ in range(warm_up):
                 next(steps)
             start = time.perf_counter()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from unimo_ds.config import config_from_dict, load_config
+from unimo_ds.config_rules import skipped_steps
 from unimo_kernels.attention import BACKENDS
 
 CONFIGS = Path(__file__).parents[1] / "unimo_ds" / "configs"
@@ -33,6 +34,13 @@ REFUSED = {
     "corruption.mlm_probability=1.5": r"mlm_probability = 1.5, expected a share between 0 and 1",
     "corruption.fragment_min=40": r"fragment_min 40 is more than fragment_max 32",
     "optim.lr=0": r"optim.lr = 0.0, expected more than 0",
+    "train.skip_steps=3": r"train.skip_steps = 3 is int, expected list\[int | str\]",
+    "train.skip_steps=[true]": r"train.skip_steps = \[True\] is list",
+    "train.skip_steps=[0]": r"names 0, expected steps from 1 to train.steps \d+",
+    'train.skip_steps=[2, "9-5"]': r"names '9-5', expected steps .* the lower one first",
+    'train.skip_steps=["3-99999999"]': r"names '3-99999999', expected steps from 1 to train.steps",
+    'train.skip_steps=["3 to 5"]': r"names '3 to 5', expected a step such as 120 or a range",
+    "train.skip_steps=[-4]": r"names -4, expected a step such as 120",
     "loss.mlm=-1": r"loss.mlm = -1.0, expected 0 or more",
     "optim.warmup_steps=100000000": r"warmup_steps 100000000 does not end before train.steps",
 }
@@ -73,6 +81,12 @@ def test_overrides_are_toml_and_fall_back_to_text():
     )
     assert (config.train.steps, config.name, config.data.pairs) == (1000, "other", ["a", "b"])
     assert config.optim.lr == 1.0 and isinstance(config.optim.lr, float)
+
+
+def test_steps_to_skip_are_numbers_and_ranges():
+    overrides = ['train.skip_steps=[7, "3-5", "4 - 6", "9"]']
+    train = load_config(CONFIGS / "demo.toml", overrides).train
+    assert skipped_steps(train) == {3, 4, 5, 6, 7, 9}
 
 
 def test_unreadable_files_are_named(tmp_path):

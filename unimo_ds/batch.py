@@ -1,7 +1,8 @@
 """What a training step eats: one packed row of positions, its samples and what is asked of it.
 
 Legend, used all over the project:
-    T positions of the row · R regions ([IMG] rows included) · F feature width · k kept classes
+    T positions of the row · R regions ([IMG] included) · U different vectors that they show ·
+    F feature width · k kept classes
     S jointly encoded, scored image-text pairs · I individually encoded images · J individually
     encoded texts · E segments
 
@@ -54,24 +55,28 @@ class Batch(NamedTuple):
         Tensor  # int64 [T], IGNORED_LABEL = not asked; order > 0 marks sequence-to-sequence labels
     )
 
-    features: Tensor  # float [R, F], unmasked; an [IMG] row holds the mean of its visible regions
+    # Several segments of a pair show one image: its vectors are held once.
+    features: Tensor  # float [U, F], unmasked; what an [IMG] shows is the mean of visible regions
+    class_ids: Tensor  # int64 [U, k], the kept classes of the soft label
+    class_probs: Tensor  # float32 [U, k], their probabilities; the rest is spread evenly
     boxes: Tensor  # float32 [R, 5]: x1/W, y1/H, x2/W, y2/H, area share; [IMG] = (0, 0, 1, 1, 1)
     region_at: Tensor  # int64 [R], the position of each region
-    region_masked: Tensor  # bool [R]: the model sees zeros there and is asked for the features
-    region_class_ids: Tensor  # int64 [R, k], the kept classes of the soft label
-    region_class_probs: Tensor  # float32 [R, k], their probabilities; the rest is spread evenly
+    region_feature: Tensor  # int64 [R], which of the vectors it shows
+    region_masked: Tensor  # bool [R]: the model sees zeros there and is asked for the vector
 
     pair_image: Tensor  # int64 [S], position of the [IMG] of a jointly encoded pair
     pair_text: Tensor  # int64 [S], position of its [CLS]
-    pair_group: Tensor  # int64 [S], the anchor it belongs to
+    pair_draw: Tensor  # int64 [S], the draw it belongs to, which is its anchor
     pair_positive: Tensor  # bool [S], whether it counts in the numerator
     pair_level: Tensor  # int8 [S], the Level of a rewritten negative, NO_LEVEL of all others
 
     image_at: Tensor  # int64 [I], position of the [IMG] of an individually encoded image
     image_group: Tensor  # int64 [I], images and texts of one group are positives of each other
+    image_draw: Tensor  # int64 [I], the draw it belongs to: that of its scored pairs
     image_anchor: Tensor  # bool [I], whether it is an anchor; retrieved ones are positives only
     text_at: Tensor  # int64 [J], position of the [CLS] of an individually encoded text
     text_group: Tensor  # int64 [J]
+    text_draw: Tensor  # int64 [J]
     text_anchor: Tensor  # bool [J]
 
     kind: Tensor  # int8 [E], a Kind per segment

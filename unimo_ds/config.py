@@ -133,6 +133,7 @@ class TrainConfig:
 
     steps: int = 500_000
     stop_after: int = 0  # stop with a checkpoint after this step, as if killed; 0 = at the end
+    skip_steps: list[int | str] = field(default_factory=list)  # not trained on: 120 or "120-125"
     precision: str = "bf16"  # or "fp32"
     deepspeed: str = "ds_configs/zero3.json"  # empty: plain torch, one process
     activation_checkpointing: bool = False
@@ -237,9 +238,14 @@ def _typed(kind: type | GenericAlias, value: Any, name: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if get_origin(kind) is list:
-        if isinstance(value, list) and all(isinstance(item, get_args(kind)[0]) for item in value):
+        if isinstance(value, list) and all(_is(get_args(kind)[0], item) for item in value):
             return value
-    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):  # type: ignore[arg-type]
+    elif _is(kind, value):
         return value
     expected = getattr(kind, "__name__", str(kind)) if get_origin(kind) is None else str(kind)
     raise ValueError(f"{name} = {value!r} is {type(value).__name__}, expected {expected}")
+
+
+def _is(kind: Any, value: Any) -> bool:
+    """Is ``value`` of ``kind``? ``True`` is no number."""
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

@@ -1,9 +1,10 @@
 """Which values of a configuration cannot work, and what to do about them."""
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unimo_ds.config import ContrastConfig, RunConfig
+    from unimo_ds.config import ContrastConfig, RunConfig, TrainConfig
 
 
 def check(config: "RunConfig") -> None:
@@ -16,6 +17,7 @@ def check(config: "RunConfig") -> None:
     _check_data(config)
     _check_choices(config)
     _check_ranges(config)
+    skipped_steps(config.train)
 
 
 def _check_model(config: "RunConfig") -> None:
@@ -140,3 +142,27 @@ def _check_ranges(config: "RunConfig") -> None:
             f"optim.warmup_steps {optim.warmup_steps} does not end before train.steps "
             f"{train.steps}: lower the one or raise the other"
         )
+
+
+def skipped_steps(train: "TrainConfig") -> frozenset[int]:
+    """The steps that ``train.skip_steps`` names, counted from 1 as the log counts them.
+
+    Raises:
+        ValueError: what is neither a step of the run nor a range of steps.
+    """
+    skipped: set[int] = set()
+    for item in train.skip_steps:
+        bounds = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", str(item))
+        if not bounds:
+            raise ValueError(
+                f"train.skip_steps names {item!r}, expected a step such as 120 or a range such as "
+                '"120-125"'
+            )
+        first, last = int(bounds[1]), int(bounds[2] or bounds[1])
+        if not 1 <= first <= last <= train.steps:
+            raise ValueError(
+                f"train.skip_steps names {item!r}, expected steps from 1 to train.steps "
+                f"{train.steps}, the lower one first"
+            )
+        skipped.update(range(first, last + 1))
+    return frozenset(skipped)

@@ -17,6 +17,9 @@ from unimo_ds.data.mixture import Draw
 from unimo_ds.data.schema import Level
 from unimo_ds.data.shards import open_corpus
 
+NUMBER = 77
+"""Of the draw whose segments are looked at."""
+
 WHOLE = {
     "captions": 2,
     "retrieved_texts": 2,
@@ -56,7 +59,7 @@ def whole(small_config):
 
 def pair_segments(config, index=0, step=0, epoch=0):
     samples = Loader(config).samples
-    return samples.sample(Draw(Kind.PAIR, index, epoch), step).segments
+    return samples.sample(Draw(Kind.PAIR, index, epoch, NUMBER), step).segments
 
 
 def expected_levels(corpus, index) -> list[int]:
@@ -81,7 +84,7 @@ def test_a_pair_has_all_its_parts_in_one_sample(whole, corpora):
         assert kinds == {
             Kind.PAIR: 1, Kind.ENCODED_IMAGE: 2, Kind.ENCODED_TEXT: 4, Kind.SCORED_PAIR: 8
         }  # fmt: skip
-        assert {segment.group for segment in segments[1:]} == {index}
+        assert {(segment.group, segment.draw) for segment in segments[1:]} == {(index, NUMBER)}
         anchors = Counter(s.kind for s in segments if not s.anchor)
         assert anchors == {Kind.ENCODED_IMAGE: 1, Kind.ENCODED_TEXT: 2}
         scored = [segment for segment in segments if segment.kind == Kind.SCORED_PAIR]
@@ -150,19 +153,19 @@ def test_nothing_is_scored_when_nothing_is_asked(whole):
 def test_the_whole_contrast_is_the_same_however_it_is_reached(whole, workers):
     direct = Loader(whole).step(3)
     config = dataclasses.replace(whole, data=dataclasses.replace(whole.data, workers=workers))
-    reached = [next(iter(Loader(config, rank, 2).steps(3, 4))) for rank in range(2)]
+    reached = [next(iter(Loader(config, rank, 2).steps([3]))) for rank in range(2)]
     for i, micro_step in enumerate(direct):
         assert_same(merge([of_rank[i].batch for of_rank in reached]), micro_step.batch)
 
 
-def test_a_group_lies_in_one_row(whole):
+def test_a_draw_lies_in_one_row(whole):
     for micro_step in Loader(whole).step(1):
         batch = micro_step.batch
         per_row = []
-        for field in (batch.pair_group, batch.image_group, batch.text_group):
+        for field in (batch.pair_draw, batch.image_draw, batch.text_draw):
             per_row.append(set(field.tolist()))
         assert per_row[0] == per_row[1] == per_row[2]
-        assert len(batch.pair_level) == len(batch.pair_group)
+        assert len(batch.pair_level) == len(batch.pair_draw)
         assert len(batch.image_anchor) == len(batch.image_group)
         assert len(batch.text_anchor) == len(batch.text_group)
         negatives = batch.pair_level[~batch.pair_positive]

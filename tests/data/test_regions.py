@@ -6,7 +6,7 @@ import pytest
 from unimo_ds.config import CorruptionConfig
 from unimo_ds.data.buffers import Buffers
 from unimo_ds.data.corruption import mask_regions
-from unimo_ds.data.regions import RegionRows
+from unimo_ds.data.regions import RegionRows, num_vectors
 from unimo_ds.data.segments import ImageRef
 from unimo_ds.data.shards import open_corpus
 
@@ -18,12 +18,19 @@ def images(corpora):
     return open_corpus(corpora / "images")
 
 
+VECTORS = "features", "class_ids", "class_probs"
+
+
 def filled(images, refs):
+    """The region arrays of a row, and the vectors as each of its regions shows them."""
     count = sum(1 + images.lengths[ref.row] for ref in refs)
-    rows = RegionRows(count, images.source.feature_size, 1, Buffers(pinned=False))
+    vectors = num_vectors(refs)
+    rows = RegionRows(count, vectors, images.source.feature_size, 1, Buffers(pinned=False))
     for ref in refs:
         rows.add(ref, 0, CorruptionConfig())
-    return {name: tensor.numpy() for name, tensor in rows.arrays().items()}
+    arrays = {name: tensor.numpy() for name, tensor in rows.arrays().items()}
+    assert len(arrays["features"]) == vectors
+    return arrays | {name: arrays[name][arrays["region_feature"]] for name in VECTORS}
 
 
 def test_the_mean_is_numpys_to_the_bit(images):
@@ -42,13 +49,20 @@ def test_the_mean_is_numpys_to_the_bit(images):
 
 
 @pytest.mark.parametrize("key", [HIDE_NONE, (5, 6)])
-def test_an_image_shown_twice_is_the_same_twice(images, key):
-    arrays = filled(images, [ImageRef(images, 0, key), *[ImageRef(images, 1, HIDE_NONE)] * 2])
-    again = filled(images, [ImageRef(images, 1, HIDE_NONE)])
-    size = 1 + images.lengths[1]
-    for name in ("features", "boxes", "region_masked", "region_class_ids", "region_class_probs"):
-        for part in (arrays[name][-2 * size : -size], arrays[name][-size:]):
-            assert part.tobytes() == again[name].tobytes(), name
+def test_an_image_is_the_same_alone_and_beside_others_that_share_its_vectors(images, key):
+    shown = [(0, HIDE_NONE), (1, key), (1, HIDE_NONE), (0, (7,)), (1, HIDE_NONE), (1, (8, 9))]
+    refs = [ImageRef(images, row, of_key) for row, of_key in shown]
+    together = filled(images, refs)
+    start = 0
+    for ref in refs:
+        alone = filled(images, [ref])
+        after = start + 1 + images.lengths[ref.row]
+        for name in ("boxes", "region_masked", *VECTORS):
+            assert together[name][start:after].tobytes() == alone[name].tobytes(), name
+        start = after
+    # Two images, and a mean for each choice of visible regions.
+    means = 4 if key == HIDE_NONE else 5
+    assert num_vectors(refs) == images.lengths[0] + images.lengths[1] + means
 
 
 def test_lengths_that_the_rows_do_not_have_are_named(images):

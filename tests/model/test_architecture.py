@@ -71,7 +71,7 @@ def test_embeddings_of_words_and_regions(
     torch.testing.assert_close(hidden[4], _norm(word, e.layer_norm), atol=1e-5, rtol=1e-5)
     mean = samples[0].features.mean(dim=0)
     whole = torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0])
-    image = e.region_feature(mean) + e.region_box(whole)
+    image = F.linear(mean, e.region_feature.weight, e.region_feature.bias) + e.region_box(whole)
     expected = _norm(image, e.region_layer_norm)
     torch.testing.assert_close(hidden[0], expected, atol=1e-5, rtol=1e-5)
 

@@ -33,7 +33,9 @@ def example(seed=0, groups=5, captions=2, width=8):
         image_anchor=torch.ones(groups, dtype=torch.bool),
         text_group=group.repeat_interleave(captions),
         text_anchor=torch.ones(groups * captions, dtype=torch.bool),
-        pair_group=group.repeat_interleave(3),
+        image_draw=group,
+        text_draw=group.repeat_interleave(captions),
+        pair_draw=group.repeat_interleave(3),
         pair_positive=torch.tensor([True, False, False]).repeat(groups),
     )
     return images, texts, scores, batch
@@ -43,7 +45,7 @@ def written_out(images, texts, scores, batch, config):
     """The loss as the paper writes it, with loops."""
     s = (SCALE * images @ texts.T).tolist()
     ig, tg = batch.image_group.tolist(), batch.text_group.tolist()
-    pg, positive, p = batch.pair_group.tolist(), batch.pair_positive.tolist(), scores.tolist()
+    pg, positive, p = batch.pair_draw.tolist(), batch.pair_positive.tolist(), scores.tolist()
     losses = []
 
     def add(row, same, group=None):

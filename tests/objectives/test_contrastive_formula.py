@@ -123,13 +123,15 @@ def as_batch(world: World, pairs: list[int]) -> tuple[Batch, list[int], list[int
 
     image_at, image_group, image_anchor = columns(images)
     text_at, text_group, text_anchor = columns(texts)
-    score_at, pair_group, pair_positive = columns(scored)
+    score_at, pair_draw, pair_positive = columns(scored)
     batch = empty_row()._replace(
         image_group=image_group,
+        image_draw=image_group,
         image_anchor=image_anchor,
         text_group=text_group,
+        text_draw=text_group,
         text_anchor=text_anchor,
-        pair_group=pair_group,
+        pair_draw=pair_draw,
         pair_positive=pair_positive,
     )
     return batch, image_at, text_at, score_at

@@ -7,12 +7,15 @@ import torch
 import torch.nn.functional as F
 
 from tests.objectives.rows import empty_row
+from unimo_ds.batch import Batch
 from unimo_ds.config import LossConfig
 from unimo_ds.data.loader import Loader
 from unimo_ds.objectives.language import labelled_positions, language_terms
 from unimo_ds.objectives.pretraining import OBJECTIVES, count_terms, terms, total_loss
 from unimo_ds.objectives.vision import class_term, feature_term, masked_regions
 from unimo_ds.train.model import build_model
+
+CLASSES = "class_ids", "class_probs"
 
 
 def test_language_terms_split_by_order():
@@ -34,9 +37,10 @@ def regions(kept_probs):
     n, k = kept_probs.shape
     return empty_row()._replace(
         features=torch.randn(n, 4),
+        class_ids=torch.arange(k).repeat(n, 1) + 2,
+        class_probs=kept_probs,
+        region_feature=torch.arange(n),
         region_masked=torch.ones(n, dtype=torch.bool),
-        region_class_ids=torch.arange(k).repeat(n, 1) + 2,
-        region_class_probs=kept_probs,
     )
 
 
@@ -105,6 +109,33 @@ def test_masked_regions_leak_nowhere(small_config, row):
     """What the model predicts does not depend on the features that it must not see."""
     model = build_model(small_config).eval()
     hidden = model.unimo.encode(row)
-    other = row.features.clone()
-    other[row.region_masked] += 3.0
-    assert torch.equal(hidden, model.unimo.encode(row._replace(features=other)))
+    apart = one_vector_each(row)  # other segments of the pair show what is masked in one
+    assert torch.allclose(hidden, model.unimo.encode(apart), atol=1e-5)
+    hidden = model.unimo.encode(apart)
+    other = apart.features.clone()
+    other[apart.region_masked] += 3.0
+    assert torch.equal(hidden, model.unimo.encode(apart._replace(features=other)))
+
+
+def one_vector_each(row: Batch) -> Batch:
+    """The same row with a copy of its vector for each region."""
+    copied = {n: getattr(row, n)[row.region_feature] for n in ("features", *CLASSES)}
+    return row._replace(**copied, region_feature=torch.arange(len(row.region_feature)))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_sharing_vectors_changes_neither_losses_nor_gradients(small_config, row, dropout):
+    sizes = dataclasses.replace(small_config.model, hidden_dropout_prob=dropout)
+    model = build_model(dataclasses.replace(small_config, model=sizes))
+    counts = count_terms(row, small_config.cmcl).tolist()
+    results = []
+    for batch in (row, one_vector_each(row)):
+        torch.manual_seed(5)
+        model.zero_grad()
+        losses = model(batch)
+        total_loss(losses, counts, LossConfig()).backward()
+        values = torch.stack([term.loss.detach() for term in terms(losses).values()])
+        results.append((values, torch.cat([p.grad.flatten() for p in model.parameters()])))
+    assert len(row.features) < 0.3 * len(row.region_at)
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-4, atol=1e-6)

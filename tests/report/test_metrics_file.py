@@ -39,6 +39,13 @@ def test_a_torn_last_line_and_unknown_types_are_counted():
     assert unreadable == 2
 
 
+def test_steps_that_were_skipped_are_metrics_too(tmp_path: Path):
+    texts = [line("skipped", 3), line("train", 4, loss=1.0), line("skipped", 2), line("skipped", 3)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(texts))
+    run = read_run(tmp_path)
+    assert (run.skipped, run.unreadable, len(run.train)) == ([2, 3], 0, 1)
+
+
 def test_values_that_are_no_numbers_are_counted_and_left_out(tmp_path: Path):
     texts = [line("train", 1, loss=float("nan")), line("train", 2, loss=2.0)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(texts))

@@ -109,13 +109,14 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(config):
     engine = PlainEngine(build_model(config), config)
     micro = Loader(config).step(0)[0]
     features = micro.batch.features.clone()
-    features[micro.batch.region_at == micro.batch.image_at[0]] = torch.inf
+    img = micro.batch.region_feature[micro.batch.region_at == micro.batch.image_at[0]]
+    features[img] = torch.inf
     bad = MicroStep(micro.batch._replace(features=features), micro.names)
     before = {name: p.clone() for name, p in engine.model.named_parameters()}
     with pytest.raises(NonFinite) as stopped:
         train_step(engine, [bad], 7, 1e-3, config, Tally())
     message = str(stopped.value)
-    assert "step 7" in message and "rank 0" in message and "cmcl" in message
+    assert "step 8" in message and "rank 0" in message and "cmcl" in message
     assert all(name in message for name in micro.names)
     assert all(torch.equal(p, before[name]) for name, p in engine.model.named_parameters())
 

@@ -10,7 +10,7 @@ from unimo_ds.batch import FIRST_POSITION, IGNORED_LABEL, PADDING_SEGMENT, Batch
 from unimo_ds.config import CorruptionConfig
 from unimo_ds.data.buffers import Buffers
 from unimo_ds.data.corruption import TextSegment
-from unimo_ds.data.regions import RegionRows
+from unimo_ds.data.regions import RegionRows, num_vectors
 from unimo_ds.data.segments import Segment
 from unimo_ds.tokenizer import PAD_ID
 
@@ -35,12 +35,13 @@ def collate(
     what is copied twice costs more than all else here. Features stay float16 as they are stored;
     ``Batch.to`` casts them on the device.
     """
-    positions = sum(_padded(row, round_to) for row in rows)
+    positions = sum(padded_length(row, round_to) for row in rows)
     words = _Words(positions)
     count = sum(segment.num_regions for row in rows for segment in row)
-    regions = RegionRows(count, *sizes, buffers)
+    regions = RegionRows(count, sum(map(num_vectors_of, rows)), *sizes, buffers)
     for row in rows:
-        end = words.end + _padded(row, round_to)
+        end = words.end + padded_length(row, round_to)
+        regions.begin_row()
         for segment in row:
             at = words.add(segment)
             if segment.image:
@@ -50,9 +51,15 @@ def collate(
     return batch.pin_memory() if buffers.pinned else batch
 
 
-def _padded(row: Sequence[Segment], round_to: int) -> int:
+def padded_length(row: Sequence[Segment], round_to: int) -> int:
+    """Positions of a row."""
     filled = sum(segment.length for segment in row)
     return -(-max(filled, 1) // round_to) * round_to
+
+
+def num_vectors_of(row: Sequence[Segment]) -> int:
+    """Vectors that a row holds for its regions to share."""
+    return num_vectors(segment.image for segment in row if segment.image)
 
 
 class _Words:
@@ -65,8 +72,8 @@ class _Words:
         self.order = np.zeros(positions, np.int32)
         self.labels = np.full(positions, IGNORED_LABEL, np.int64)
         self.pairs: list[tuple[int, int, int, bool, int]] = []
-        self.images: list[tuple[int, int, bool]] = []
-        self.texts: list[tuple[int, int, bool]] = []
+        self.images: list[tuple[int, int, int, bool]] = []
+        self.texts: list[tuple[int, int, int, bool]] = []
         self.kinds: list[int] = []
         self.end = 0
 
@@ -80,11 +87,11 @@ class _Words:
         self.kinds.append(segment.kind)
         if segment.kind == Kind.SCORED_PAIR:
             positive, level = segment.positive, segment.level
-            self.pairs.append((start, words_at, segment.group, positive, level))
+            self.pairs.append((start, words_at, segment.draw, positive, level))
         elif segment.kind == Kind.ENCODED_IMAGE:
-            self.images.append((start, segment.group, segment.anchor))
+            self.images.append((start, segment.group, segment.draw, segment.anchor))
         elif segment.kind == Kind.ENCODED_TEXT:
-            self.texts.append((words_at, segment.group, segment.anchor))
+            self.texts.append((words_at, segment.group, segment.draw, segment.anchor))
         return start
 
     def _write(self, at: slice, text: TextSegment) -> None:
@@ -94,8 +101,8 @@ class _Words:
     def arrays(self) -> dict[str, torch.Tensor]:
         """The fields of a `Batch` that are not about regions."""
         pairs = np.array(self.pairs, np.int64).reshape(-1, 5)
-        images = np.array(self.images, np.int64).reshape(-1, 3)
-        texts = np.array(self.texts, np.int64).reshape(-1, 3)
+        images = np.array(self.images, np.int64).reshape(-1, 4)
+        texts = np.array(self.texts, np.int64).reshape(-1, 4)
         arrays = {
             "word_ids": self.word_ids,
             "position_ids": self.position_ids,
@@ -104,15 +111,17 @@ class _Words:
             "labels": self.labels,
             "pair_image": pairs[:, 0],
             "pair_text": pairs[:, 1],
-            "pair_group": pairs[:, 2],
+            "pair_draw": pairs[:, 2],
             "pair_positive": pairs[:, 3].astype(bool),
             "pair_level": pairs[:, 4].astype(np.int8),
             "image_at": images[:, 0],
             "image_group": images[:, 1],
-            "image_anchor": images[:, 2].astype(bool),
+            "image_draw": images[:, 2],
+            "image_anchor": images[:, 3].astype(bool),
             "text_at": texts[:, 0],
             "text_group": texts[:, 1],
-            "text_anchor": texts[:, 2].astype(bool),
+            "text_draw": texts[:, 2],
+            "text_anchor": texts[:, 3].astype(bool),
             "kind": np.array(self.kinds, np.int8),
         }
         return {n: torch.from_numpy(np.ascontiguousarray(array)) for n, array in arrays.items()}

@@ -25,6 +25,7 @@ class Drawn(NamedTuple):
     corpus: PairCorpus
     row: int
     index: int  # in the collection of all pairs; its group
+    number: int  # of the draw: a pair drawn twice in a step is two anchors
     captions: list[np.ndarray]
     order: list[int]  # of the captions: the first one is the original
     key: tuple[int, ...]  # of the random numbers
@@ -71,26 +72,26 @@ class Contrast:
         return [*self._individual(drawn, rng), *self._joint(drawn, rng)]
 
     def _individual(self, drawn: Drawn, rng: np.random.Generator) -> list[Segment]:
-        config, group = self.config, drawn.index
+        config, of_draw = self.config, {"group": drawn.index, "draw": drawn.number}
         if not config.captions:
             return []
         image = ImageRef(drawn.corpus.images, drawn.corpus.image_row(drawn.row), ())
-        segments = [Segment(Kind.ENCODED_IMAGE, image, None, group)]
+        segments = [Segment(Kind.ENCODED_IMAGE, image, None, **of_draw)]
         for which in drawn.order[: config.captions]:
             text = plain(drawn.captions[which])
-            segments.append(Segment(Kind.ENCODED_TEXT, None, text, group))
+            segments.append(Segment(Kind.ENCODED_TEXT, None, text, **of_draw))
         if config.retrieved_texts:
             corpus = self._texts[drawn.corpus.name]
             rows = drawn.corpus.related(drawn.row).text_rows
             for at in _some(len(rows), config.retrieved_texts, rng):
                 text = plain(corpus.tokens(int(rows[at])))
-                segments.append(Segment(Kind.ENCODED_TEXT, None, text, group, anchor=False))
+                segments.append(Segment(Kind.ENCODED_TEXT, None, text, **of_draw, anchor=False))
         if config.retrieved_images:
             images = self._images[drawn.corpus.name]
             rows = drawn.corpus.related(drawn.row).image_rows
             for at in _some(len(rows), config.retrieved_images, rng):
                 image = ImageRef(images, int(rows[at]), ())
-                segments.append(Segment(Kind.ENCODED_IMAGE, image, None, group, anchor=False))
+                segments.append(Segment(Kind.ENCODED_IMAGE, image, None, **of_draw, anchor=False))
         return segments
 
     def _joint(self, drawn: Drawn, rng: np.random.Generator) -> list[Segment]:
@@ -106,7 +107,15 @@ class Contrast:
         captions += [(tokens, False, NO_LEVEL) for tokens in others]
         image = ImageRef(drawn.corpus.images, drawn.corpus.image_row(drawn.row), ())
         return [
-            Segment(Kind.SCORED_PAIR, image, plain(tokens), drawn.index, positive, level)
+            Segment(
+                Kind.SCORED_PAIR,
+                image,
+                plain(tokens),
+                group=drawn.index,
+                draw=drawn.number,
+                positive=positive,
+                level=level,
+            )
             for tokens, positive, level in captions
         ]
 

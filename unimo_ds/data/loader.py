@@ -17,12 +17,13 @@ from unimo_ds.batch import Batch, Kind
 from unimo_ds.config import ContrastConfig, RunConfig
 from unimo_ds.data.buffers import Buffers
 from unimo_ds.data.collate import RegionSizes, collate
-from unimo_ds.data.handover import Parcel, Receiver, Sender
+from unimo_ds.data.footprint import batch_bytes
+from unimo_ds.data.handover import Parcel, Receiver, Sender, handed_over_bytes
 from unimo_ds.data.mixture import Draw, Mixture
 from unimo_ds.data.packing import pack
 from unimo_ds.data.samples import Samples
 from unimo_ds.data.schema import REWRITES
-from unimo_ds.data.segments import Sample
+from unimo_ds.data.segments import Sample, Segment
 from unimo_ds.data.shards import Collection, PairCorpus, open_collection
 from unimo_ds.distributed import uses_gpu
 
@@ -87,29 +88,29 @@ class Loader:
     def heldout(self) -> Iterator[list[MicroStep]]:
         """The held-out pairs, at most ``train.heldout_candidates``, a step's worth at a time."""
         count = min(len(self.samples.pairs), self.config.train.heldout_candidates)
-        draws = [Draw(Kind.PAIR, index, 0) for index in range(count)]
+        draws = [Draw(Kind.PAIR, index, 0, index) for index in range(count)]
         for start in range(0, count, self.config.batch.samples):
             draws_of_step = draws[start : start + self.config.batch.samples]
             yield self._build(draws_of_step, self.config.cmcl.hardness_steps)
 
-    def steps(self, start: int, stop: int) -> Iterator[list[MicroStep]]:
-        """Steps ``start`` to ``stop``, built ahead by ``data.workers`` (0: on demand).
+    def steps(self, steps: Sequence[int]) -> Iterator[list[MicroStep]]:
+        """``steps``, in that order, built ahead by ``data.workers`` (0: on demand).
 
         Raises:
-            ValueError: of a corpus that is damaged; from a process with its traceback as text.
+            ValueError: a corpus that is damaged, or no memory for what processes hand over.
         """
         workers = self.config.data.workers
         if not workers:
-            return map(self.step, range(start, stop))
+            return map(self.step, steps)
         if workers == 1:
-            return self._by_thread(start, stop)
-        return self._by_processes(start, stop, workers)
+            return self._by_thread(steps)
+        return self._by_processes(steps, workers)
 
-    def _by_thread(self, start: int, stop: int) -> Iterator[list[MicroStep]]:
+    def _by_thread(self, steps: Sequence[int]) -> Iterator[list[MicroStep]]:
         with _thread() as pool:
             waiting: deque[Future[list[MicroStep]]] = deque()
             try:
-                for step in range(start, stop):
+                for step in steps:
                     waiting.append(pool.submit(self.step, step))
                     if len(waiting) > AHEAD:
                         yield waiting.popleft().result()
@@ -118,11 +119,11 @@ class Loader:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _by_processes(self, start: int, stop: int, workers: int) -> Iterator[list[MicroStep]]:
+    def _by_processes(self, steps: Sequence[int], workers: int) -> Iterator[list[MicroStep]]:
         sent = DataLoader(
             _Steps(self.config, self.rank, self.world_size),
             batch_size=None,
-            sampler=range(start, stop),
+            sampler=steps,
             num_workers=workers,
             prefetch_factor=AHEAD,
             collate_fn=_as_it_is,
@@ -130,40 +131,68 @@ class Loader:
         )
         receiver, pinned = Receiver(), self.buffers.pinned
 
+        def taken_in(parcel: Parcel) -> Batch:
+            batch = receiver.batch(parcel)
+            return batch.pin_memory() if pinned else batch
+
         def received() -> Iterator[list[MicroStep]]:
             for step in sent:
-                batches = [(receiver.batch(parcel), names) for parcel, names in step]
-                yield [MicroStep(b.pin_memory() if pinned else b, n) for b, n in batches]
+                if isinstance(step, ValueError):
+                    raise step
+                yield [MicroStep(taken_in(parcel), names) for parcel, names in step]
 
         # A thread takes the next step in, and to page-locked memory, while this one is trained on.
-        steps = received()
+        arriving = received()
         with _thread() as pool:
-            waiting = pool.submit(next, steps, None)
+            waiting = pool.submit(next, arriving, None)
             while step := waiting.result():
-                waiting = pool.submit(next, steps, None)
+                waiting = pool.submit(next, arriving, None)
                 yield step
 
+    def bytes_ahead(self, start: int, stop: int) -> int:
+        """Memory in which processes hand over the steps ``start`` to ``stop`` to this rank, if all
+        are like the first; 0 without processes.
+
+        A worker comes to hold the steps that it has built ahead and one that is trained on.
+        """
+        workers = self.config.data.workers
+        if workers < 2 or start >= stop:
+            return 0
+        draws = self.mixture.step(start, self.config.batch.samples)
+        round_to = self.config.batch.round_to
+        of_step = sum(
+            handed_over_bytes(batch_bytes(_segments(rows), self.sizes, round_to))
+            for rows in self._plan(draws, start)
+        )
+        return min(workers * (AHEAD + 1), stop - start) * of_step
+
     def _build(self, draws: Sequence[Draw], step: int) -> list[MicroStep]:
+        return [self._micro_step(rows) for rows in self._plan(draws, step)]
+
+    def _plan(self, draws: Sequence[Draw], step: int) -> Iterator[list[list[Sample]]]:
+        """This rank's rows of each micro-step."""
         batch = self.config.batch
         samples = [self.samples.sample(draw, step) for draw in draws]
         rows = pack([sample.length for sample in samples], batch.rows, batch.tokens_per_row)
         share = batch.rows // self.world_size
         first = self.rank * share
-        micro_steps = []
         for start in range(0, len(rows), batch.rows):
             mine = rows[start + first : start + first + share]
-            micro_steps.append(self._micro_step([[samples[i] for i in row] for row in mine]))
-        return micro_steps
+            yield [[samples[i] for i in row] for row in mine]
 
     def _micro_step(self, rows: list[list[Sample]]) -> MicroStep:
         packed = collate(
-            [[segment for sample in row for segment in sample.segments] for row in rows],
+            _segments(rows),
             self.sizes,
             self.config.corruption,
             self.config.batch.round_to,
             self.buffers,
         )
         return MicroStep(packed, [sample.name for row in rows for sample in row])
+
+
+def _segments(rows: list[list[Sample]]) -> list[list[Segment]]:
+    return [[segment for sample in row for segment in sample.segments] for row in rows]
 
 
 def _heldout_contrast(cmcl: ContrastConfig, pairs: Collection[PairCorpus]) -> ContrastConfig:
@@ -190,14 +219,23 @@ class _Sent(NamedTuple):
     names: list[str]
 
 
-class _Steps(Dataset[list[_Sent]]):
-    """Step -> its micro-steps, in a worker process, which has a loader of its own."""
+class _Steps(Dataset[list[_Sent] | ValueError]):
+    """Step -> its micro-steps, in a worker process, which has a loader of its own.
+
+    What a user can mend is handed over too: the DataLoader would put a traceback before it.
+    """
 
     def __init__(self, config: RunConfig, rank: int, world_size: int) -> None:
         self._arguments = config, rank, world_size
         self._made: tuple[Loader, Sender] | None = None
 
-    def __getitem__(self, step: int) -> list[_Sent]:
+    def __getitem__(self, step: int) -> list[_Sent] | ValueError:
+        try:
+            return self._sent(step)
+        except ValueError as error:
+            return ValueError(*error.args)
+
+    def _sent(self, step: int) -> list[_Sent]:
         if self._made is None:  # in the worker
             worker = get_worker_info()
             assert worker is not None
@@ -207,5 +245,5 @@ class _Steps(Dataset[list[_Sent]]):
         return [_Sent(sender.parcel(micro.batch), micro.names) for micro in loader.step(step)]
 
 
-def _as_it_is(step: list[_Sent]) -> list[_Sent]:
+def _as_it_is(step: list[_Sent] | ValueError) -> list[_Sent] | ValueError:
     return step

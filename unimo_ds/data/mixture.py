@@ -23,6 +23,7 @@ class Draw(NamedTuple):
     kind: Kind  # TEXT, IMAGE or PAIR
     index: int  # of the row in the collection of its kind
     epoch: int  # how often the whole kind was seen before
+    number: int  # of the run: two draws of one row are two numbers
 
 
 class Mixture:
@@ -47,7 +48,7 @@ class Mixture:
         ordinal = cycles * self.weights[kind] + self._before[place]
         epoch, position = divmod(ordinal, self.sizes[kind])
         keys = round_keys(self.seed, kind, epoch)
-        return Draw(Kind(kind), permuted(position, self.sizes[kind], keys), epoch)
+        return Draw(Kind(kind), permuted(position, self.sizes[kind], keys), epoch, n)
 
     def step(self, step: int, samples: int) -> list[Draw]:
         """The ``samples`` draws of ``step``."""

@@ -84,7 +84,7 @@ class Samples:
         order = rng.permutation(len(captions)).tolist()
         units = corpus.unit_begins(row)[order[0]] if self.config.corruption.phrases else NONE
         text = self._corrupted_caption(captions[order[0]], units, rng)
-        drawn = Drawn(corpus, row, draw.index, captions, order, (*key, 2), step)
+        drawn = Drawn(corpus, row, draw.index, draw.number, captions, order, (*key, 2), step)
         segments = [Segment(Kind.PAIR, image, text), *self.contrast.segments(drawn)]
         return Sample(corpus, row, segments)
 

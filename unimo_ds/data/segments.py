@@ -10,7 +10,7 @@ from unimo_ds.batch import NO_LEVEL, Kind
 from unimo_ds.data.corruption import TextSegment, plain_text
 from unimo_ds.data.shards import ImageCorpus, PairCorpus, TextCorpus
 
-NO_GROUP = -1
+NO_GROUP = NO_DRAW = -1
 
 
 class PlannedText(NamedTuple):
@@ -34,7 +34,8 @@ class Segment(NamedTuple):
     kind: Kind
     image: ImageRef | None
     text: PlannedText | None
-    group: int = NO_GROUP
+    group: int = NO_GROUP  # the pair that it is an image or a text of
+    draw: int = NO_DRAW  # the number of the draw that it was made for
     positive: bool = False  # of a scored pair
     level: int = NO_LEVEL  # of a scored pair whose caption was rewritten
     anchor: bool = True  # of what is individually encoded: was it drawn, or retrieved?

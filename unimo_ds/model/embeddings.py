@@ -1,8 +1,10 @@
 """Words and regions to hidden states, on one packed row.
 
-Legend: T positions · R regions · F feature width · D hidden width
+Legend: T positions · R regions · U vectors that they show · F feature width · D hidden width
 """
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unimo_ds.batch import Batch
@@ -23,6 +25,21 @@ class RegionProjection(nn.Linear):
         self.sigma = 1 / (spread * inputs**0.5)
 
 
+class FeatureProjection(RegionProjection):
+    """The projection of what each region shows; a masked one shows zeros, and so gives the bias.
+
+    Every vector is projected once, however many regions show it. The bias is read in here, where
+    ZeRO-3 has gathered it.
+    """
+
+    def forward(self, features_UF: Tensor, feature_R: Tensor, masked_R: Tensor) -> Tensor:
+        """[R, D]: of vector ``feature_R`` of each region."""
+        projected_UD = super().forward(features_UF)
+        # The gradient of an embedding is summed in the same order every time, also on a GPU.
+        shown_RD = F.embedding(feature_R, projected_UD)
+        return torch.where(masked_R[:, None], self.bias.to(shown_RD.dtype), shown_RD)
+
+
 FEATURE_SPREAD, BOX_SPREAD = 1.0, 0.25
 """Features are normalised; corners lie between 0 and 1, and areas hardly differ."""
 
@@ -40,7 +57,7 @@ class UnimoEmbeddings(nn.Module):
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.region_feature = RegionProjection(
+        self.region_feature = FeatureProjection(
             config.image_feature_size, config.hidden_size, FEATURE_SPREAD
         )
         self.region_box = RegionProjection(5, config.hidden_size, BOX_SPREAD)
@@ -52,7 +69,7 @@ class UnimoEmbeddings(nn.Module):
         word_TD = self.word_embeddings(batch.word_ids)
         position_TD = self.position_embeddings(batch.position_ids)
         hidden_TD = self.dropout(self.layer_norm(word_TD + position_TD))
-        seen_RF = batch.features.masked_fill(batch.region_masked[:, None], 0)
-        region_RD = self.region_feature(seen_RF) + self.region_box(batch.boxes.to(seen_RF.dtype))
+        feature_RD = self.region_feature(batch.features, batch.region_feature, batch.region_masked)
+        region_RD = feature_RD + self.region_box(batch.boxes.to(batch.features.dtype))
         region_RD = self.dropout(self.region_layer_norm(region_RD))
         return hidden_TD.index_copy(0, batch.region_at, region_RD)

@@ -1,6 +1,7 @@
 """CMCL: -log( Σ_positives exp(s) / Σ_all exp(s) ) per anchor, both forms of it (PAPER 3.3).
 
-(a) scored pairs: image and text encoded jointly; the anchor is a group of them;
+(a) scored pairs: image and text encoded jointly; the anchor is a draw, which lies in one row: a
+    pair drawn twice in a step is two anchors, whichever ranks hold them;
 (b) the similarity matrix between individually encoded images and texts of all ranks; same group id
     = positive; every image and every text of a pair that has a positive is an anchor.
 
@@ -46,20 +47,20 @@ def contrastive_term(
         sides: this rank's images and texts; score(i, j) = scale * <image_i, text_j>.
         scale: [] one over the temperature.
     """
-    pairs = scored_pair_masses(scores_S, batch.pair_group, batch.pair_positive)
+    pairs = scored_pair_masses(scores_S, batch.pair_draw, batch.pair_positive)
     images, texts = matrix_masses(sides, scale, config)
     images = _of_anchors(images, batch.image_anchor)
     texts = _of_anchors(texts, batch.text_anchor)
     if config.softmax == "shared":
-        images = _shared(images, sides.image_group_I, scores_S, batch)
-        texts = _shared(texts, sides.text_group_J, scores_S, batch)
+        images = _shared(images, batch.image_draw, scores_S, batch)
+        texts = _shared(texts, batch.text_draw, scores_S, batch)
         return _term(images, texts)
     return _term(images, texts, pairs)
 
 
-def scored_pair_masses(scores_S: Tensor, group_S: Tensor, positive_S: Tensor) -> Masses:
-    """Form (a): one anchor per group, told of at its first pair; -inf elsewhere counts nothing."""
-    same_SS = group_S[:, None] == group_S[None, :]
+def scored_pair_masses(scores_S: Tensor, draw_S: Tensor, positive_S: Tensor) -> Masses:
+    """Form (a): one anchor per draw, told of at its first pair; -inf elsewhere counts nothing."""
+    same_SS = draw_S[:, None] == draw_S[None, :]
     earlier_SS = torch.ones_like(same_SS).tril(-1)
     first_S = ~(same_SS & earlier_SS).any(dim=1)
     member_SS = same_SS & first_S[:, None]
@@ -91,7 +92,7 @@ def count_anchors(batch: Batch, config: ContrastConfig) -> Tensor:
     """
     images = torch.isin(batch.image_group[batch.image_anchor], batch.text_group).sum()
     texts = torch.isin(batch.text_group[batch.text_anchor], batch.image_group).sum()
-    pairs = batch.pair_group[batch.pair_positive].unique().numel()
+    pairs = batch.pair_draw[batch.pair_positive].unique().numel()
     return images + texts + (pairs if config.softmax == "separate" else 0)
 
 
@@ -100,11 +101,11 @@ def _of_anchors(masses: Masses, anchor_A: Tensor) -> Masses:
     return Masses(masses.all_A, torch.where(anchor_A, masses.positive_A, -torch.inf))
 
 
-def _shared(own: Masses, group_A: Tensor, scores_S: Tensor, batch: Batch) -> Masses:
-    """One softmax for both forms: the scored pairs of an anchor's group join its matrix row."""
+def _shared(own: Masses, draw_A: Tensor, scores_S: Tensor, batch: Batch) -> Masses:
+    """One softmax for both forms: the scored pairs of an anchor's draw join its matrix row."""
     # What is no anchor has no positive yet and gets none here.
     anchor_A1 = ~torch.isneginf(own.positive_A)[:, None]
-    member_AS = anchor_A1 & (group_A[:, None] == batch.pair_group[None, :])
+    member_AS = anchor_A1 & (draw_A[:, None] == batch.pair_draw[None, :])
     joint_all = _masked_logsumexp(scores_S[None, :], member_AS)
     joint_positive = _masked_logsumexp(scores_S[None, :], member_AS & batch.pair_positive[None, :])
     return Masses(_logaddexp(own.all_A, joint_all), _logaddexp(own.positive_A, joint_positive))

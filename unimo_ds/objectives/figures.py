@@ -49,8 +49,8 @@ def contrast_figures(scores_S: Tensor, sides: Sides, scale: Tensor, batch: Batch
 
 
 def _won(scores_S: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """bool [S]: does the group's first positive score higher? and: is it a negative with one?"""
-    same_SS = batch.pair_group[:, None] == batch.pair_group[None, :]
+    """bool [S]: does the draw's first positive score higher? and: is it a negative with one?"""
+    same_SS = batch.pair_draw[:, None] == batch.pair_draw[None, :]
     original_SS = same_SS & batch.pair_positive[None, :]
     has_S = original_SS.any(dim=1)
     if not len(scores_S):

@@ -8,7 +8,7 @@ from unimo_ds.objectives.language import Term
 
 
 def masked_regions(batch: Batch) -> Tensor:
-    """int64 [N]: indices into the region arrays of what was masked."""
+    """int64 [N]: which of the regions were masked."""
     return torch.nonzero(batch.region_masked).squeeze(1)
 
 
@@ -18,7 +18,7 @@ def feature_term(predicted_NF: Tensor, batch: Batch, regions_N: Tensor) -> Term:
     The paper sums over the F features; the mean keeps the loss, and so its weight, independent of
     F.
     """
-    error_NF = predicted_NF.float() - batch.features[regions_N].float()
+    error_NF = predicted_NF.float() - batch.features[batch.region_feature[regions_N]].float()
     loss_N = error_NF.square().mean(dim=1)
     return Term(loss_N.sum(), loss_N.new_tensor(len(regions_N)), loss_N.new_zeros(()))
 
@@ -31,8 +31,8 @@ def class_term(logits_NK: Tensor, batch: Batch, regions_N: Tensor) -> Term:
     wins.
     """
     log_q_NK = torch.log_softmax(logits_NK.float(), dim=-1)
-    ids_Nk = batch.region_class_ids[regions_N]
-    p_Nk = batch.region_class_probs[regions_N]
+    vectors_N = batch.region_feature[regions_N]
+    ids_Nk, p_Nk = batch.class_ids[vectors_N], batch.class_probs[vectors_N]
     others = log_q_NK.shape[1] - ids_Nk.shape[1]
     r_N1 = (1 - p_Nk.sum(dim=1, keepdim=True)).clamp(min=0) / max(others, 1)
     kept_N = ((p_Nk - r_N1) * log_q_NK.gather(1, ids_Nk)).sum(dim=1)

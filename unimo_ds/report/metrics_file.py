@@ -10,7 +10,7 @@ CONFIG_NAME = "config.json"
 COMMAND_NAME = "command.txt"
 METRICS_NAME = "metrics.jsonl"
 
-TRAIN, HELDOUT = "train", "heldout"
+TRAIN, HELDOUT, SKIPPED = "train", "heldout", "skipped"
 OBJECTIVES = ("mlm", "seq2seq", "mrfr", "mrc", "cmcl")
 
 END_SHARE = 0.05
@@ -33,6 +33,7 @@ class Run(NamedTuple):
     command: str
     train: list[Line]  # by step, one line a step
     heldout: list[Line]
+    skipped: list[int]  # steps that were not trained on
     unreadable: int  # lines that are no metrics, such as the last one of a killed run
     not_finite: int  # lines with a value that is infinite or not a number
 
@@ -73,6 +74,7 @@ def read_run(folder: Path) -> Run:
         command=_text(folder / COMMAND_NAME).strip(),
         train=lines[TRAIN],
         heldout=lines[HELDOUT],
+        skipped=[line.step for line in lines[SKIPPED]],
         unreadable=unreadable,
         not_finite=sum(not all(map(math.isfinite, line.values.values())) for line in every),
     )
@@ -83,7 +85,7 @@ def parse_metrics(texts: Iterable[str]) -> tuple[dict[str, list[Line]], int]:
 
     A resumed run repeats the steps after its checkpoint: the last line of a step wins.
     """
-    found: dict[str, dict[int, Line]] = {TRAIN: {}, HELDOUT: {}}
+    found: dict[str, dict[int, Line]] = {TRAIN: {}, HELDOUT: {}, SKIPPED: {}}
     unreadable = 0
     for text in texts:
         if not text.strip():

@@ -89,6 +89,9 @@ def _doubts(run: Run) -> list[str]:
             f"{run.not_finite} line(s) of metrics.jsonl hold values that are infinite or not a "
             "number; the charts leave those values out."
         )
+    if run.skipped:
+        steps = ", ".join(map(str, run.skipped))
+        found.append(f"Steps that were not trained on (train.skip_steps): {steps}.")
     return found
 
 

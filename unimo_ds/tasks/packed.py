@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unimo_ds.batch import NO_LEVEL, Kind
+from unimo_ds.batch import Kind
 from unimo_ds.config import CorruptionConfig
 from unimo_ds.data.buffers import Buffers
 from unimo_ds.data.collate import RegionSizes, collate
@@ -56,7 +56,7 @@ class Scorer(NamedTuple):
     def pairs(self, pairs: Sequence[tuple[int, np.ndarray]]) -> Tensor:
         """float32 [S]: scores of texts, each encoded jointly with the image of a pair."""
         segments = (
-            Segment(Kind.SCORED_PAIR, self.image(row), plain(text), 0, True, NO_LEVEL)
+            Segment(Kind.SCORED_PAIR, self.image(row), plain(text), positive=True)
             for row, text in pairs
         )
         return torch.cat([row.pair_scores for row in self._compared(segments)])

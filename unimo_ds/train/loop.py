@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from unimo_ds.config import RunConfig
+from unimo_ds.config_rules import skipped_steps
 from unimo_ds.data.loader import Loader, MicroStep
 from unimo_ds.distributed import gather_objects, rank, summed, world_size
 from unimo_ds.objectives.pretraining import OBJECTIVES, count_terms, total_loss
@@ -16,6 +17,7 @@ from unimo_ds.train.checkpoint import load_checkpoint, save_checkpoint
 from unimo_ds.train.console import progress, say
 from unimo_ds.train.engine import Engine
 from unimo_ds.train.heldout import evaluate
+from unimo_ds.train.host_memory import check_batches_fit
 from unimo_ds.train.metrics import (
     MetricsLog,
     Tally,
@@ -25,6 +27,7 @@ from unimo_ds.train.metrics import (
     term_sums,
 )
 from unimo_ds.train.optim import learning_rate
+from unimo_ds.train.skipping import say_trained_before, with_skipped
 
 
 class NonFinite(RuntimeError):
@@ -39,8 +42,10 @@ def train(engine: Engine, config: RunConfig) -> None:
     )
     resumed = load_checkpoint(engine, config)
     start, seconds = (resumed.step, resumed.seconds) if resumed else (0, 0.0)
+    skipped = skipped_steps(config.train)
     if resumed:
         say(f"resumed from step {start}")
+        say_trained_before(config.run_folder, skipped, start)
     clock = Clock(engine, config, seconds)
     engine.train(True)
     with ExitStack() as stack:
@@ -48,13 +53,18 @@ def train(engine: Engine, config: RunConfig) -> None:
         stack.callback(log.close)
         advance = stack.enter_context(progress(start, config.train.steps))
         stop = min(config.train.stop_after or config.train.steps, config.train.steps)
-        batches = loader.steps(start, stop)
+        check_batches_fit(config.data, loader.bytes_ahead(start, stop))
+        batches = loader.steps([step for step in range(start, stop) if step + 1 not in skipped])
         tally = Tally()
         for step in range(start, stop):
-            micro_steps = clock.wait_for(batches)
-            lr = learning_rate(step, config.train.steps, config.optim)
-            grad_norm = train_step(engine, micro_steps, step, lr, config, tally)
             done = step + 1
+            lr = learning_rate(step, config.train.steps, config.optim)
+            if done in skipped:
+                grad_norm = None
+                log.write("skipped", done, {"seconds": clock.seconds()})
+                say(f"step {done}/{config.train.steps} is skipped, as train.skip_steps says")
+            else:
+                grad_norm = train_step(engine, clock.wait_for(batches), step, lr, config, tally)
             if done % config.train.log_every == 0 or done == config.train.steps:
                 metrics = clock.lap(tally) | {"lr": lr, "grad_norm": grad_norm}
                 log.write("train", done, metrics)
@@ -96,13 +106,13 @@ def train_step(
         # The engine averages over the ranks; the loss of a step is a sum over them.
         loss = total_loss(losses, counts, config.loss) * world_size()
         engine.backward(loss, last=i == len(micro_steps) - 1)
-    refuse_non_finite(sums, micro_steps, step)
+    refuse_non_finite(sums, micro_steps, step, config)
     grad_norm = engine.step(lr)
     if grad_norm is not None and not math.isfinite(grad_norm):
         raise NonFinite(
-            f"step {step}: the losses are finite but the gradient's norm is {grad_norm}; the "
+            f"step {step + 1}: the losses are finite but the gradient's norm is {grad_norm}; the "
             "weights of this process are spoilt: start again, which resumes from the newest "
-            "checkpoint, with a lower optim.lr"
+            f"checkpoint, with a lower optim.lr or without this step: {with_skipped(config, step)}"
         )
     for term, figure, micro in zip(sums, figures, micro_steps, strict=True):
         tally.add(term)
@@ -111,7 +121,9 @@ def train_step(
     return grad_norm
 
 
-def refuse_non_finite(sums: list[torch.Tensor], micro_steps: list[MicroStep], step: int) -> None:
+def refuse_non_finite(
+    sums: list[torch.Tensor], micro_steps: list[MicroStep], step: int, config: RunConfig
+) -> None:
     """Raises, on every rank, before the optimizer sees a NaN or infinite loss.
 
     Raises:
@@ -129,8 +141,9 @@ def refuse_non_finite(sums: list[torch.Tensor], micro_steps: list[MicroStep], st
     ]
     found = "\n  ".join(line for lines in gather_objects(mine) for line in lines)
     raise NonFinite(
-        f"step {step}: a loss is not finite; nothing was updated. Look at the samples with "
-        f"`unimo-prep verify`, or lower optim.lr:\n  {found}"
+        f"step {step + 1}: a loss is not finite; nothing was updated. Go on without this step with "
+        f"{with_skipped(config, step)}, look at its samples with `unimo-prep verify`, or lower "
+        f"optim.lr:\n  {found}"
     )
 
 
@@ -172,10 +185,12 @@ class Clock:
         now = time.perf_counter()
         elapsed, self._lap = now - self._lap, now
         waited, self._waited = self._waited, 0.0
-        weighted = [getattr(self._weights, n) * (metrics[f"loss/{n}"] or 0.0) for n in OBJECTIVES]
+        losses = {n: metrics[f"loss/{n}"] for n in OBJECTIVES}
+        weighted = [getattr(self._weights, n) * (loss or 0.0) for n, loss in losses.items()]
+        counted = any(loss is not None for loss in losses.values())  # else all steps were skipped
         return {
             "seconds": self.seconds(),
-            "loss": sum(weighted),
+            "loss": sum(weighted) if counted else None,
             **metrics,
             "tokens_per_second": work.filled / elapsed,
             "samples_per_second": work.samples / elapsed,

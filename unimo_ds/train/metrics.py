@@ -86,8 +86,8 @@ def useful_flops(batch: Batch, model: ModelConfig) -> float:
     """FLOPs of forward and backward that a dense model needs for what the row holds, padding aside.
 
     3 * (2 * weights per position + 4 * D * length per layer for attention), weights counted where
-    they apply: blocks at every position, the region projection at regions, the language head at
-    labels.
+    they apply: blocks at every position, the region projection at the vectors that regions show,
+    the language head at labels.
     """
     hidden, layers = model.hidden_size, model.num_hidden_layers
     segments = batch.segment[batch.segment != PADDING_SEGMENT].long()
@@ -95,7 +95,7 @@ def useful_flops(batch: Batch, model: ModelConfig) -> float:
     block = 4 * hidden * hidden + 2 * hidden * model.intermediate_size
     labelled = float((batch.labels >= 0).sum())
     forward = layers * (2 * block * float(lengths.sum()) + 4 * hidden * float((lengths**2).sum()))
-    forward += 2 * model.image_feature_size * hidden * len(batch.region_at)
+    forward += 2 * model.image_feature_size * hidden * len(batch.features)
     forward += 2 * (hidden * hidden + hidden * model.vocab_size) * labelled
     return 3 * forward
 

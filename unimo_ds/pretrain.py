@@ -7,9 +7,7 @@ newest.
 import argparse
 import ctypes
 import os
-import shlex
 import sys
-import time
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -54,7 +52,7 @@ def run(config: RunConfig, *, fresh: bool, command: Sequence[str]) -> None:
     import torch
     import torch.distributed as dist
 
-    from unimo_ds.distributed import barrier, rank, uses_gpu
+    from unimo_ds.distributed import uses_gpu
     from unimo_ds.train.console import say_log
     from unimo_ds.train.engine import build_engine, start_deepspeed
     from unimo_ds.train.loop import train
@@ -67,11 +65,9 @@ def run(config: RunConfig, *, fresh: bool, command: Sequence[str]) -> None:
     if config.train.deepspeed:
         start_deepspeed()
     try:
-        if rank() == 0:
-            prepare_run_folder(config, fresh=fresh, command=command)
-        barrier()
         say_log("unimo_kernels")  # which backends it picked
-        train(build_engine(build_model(config), config), config)
+        engine = build_engine(build_model(config, fresh=fresh), config)
+        train(engine, config, fresh=fresh, command=command)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -98,18 +94,6 @@ def cores() -> int:
 def ranks_here() -> int:
     """Ranks on this machine: deepspeed and torchrun each have a variable for it."""
     return int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or 1)
-
-
-def prepare_run_folder(config: RunConfig, *, fresh: bool, command: Sequence[str]) -> None:
-    """Makes the run's folder and writes into it what is being run."""
-    folder = config.run_folder
-    if fresh and folder.exists():
-        folder.rename(folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}"))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
-    with (folder / "command.txt").open("a", encoding="utf-8") as file:
-        world = os.environ.get("WORLD_SIZE", "1")
-        file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} ranks={world} {shlex.join(command)}\n")
 
 
 if __name__ == "__main__":

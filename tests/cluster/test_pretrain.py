@@ -158,7 +158,7 @@ def test_checkpoints_are_not_taken_for_what_they_are_not(zero3, small_toml):
     where = (small_toml, f"folder={run.parent}", f"name={run.name}")
     other_model = launch("plain", 1, *where, "model.hidden_size=64")
     assert other_model.returncode == 2
-    assert "was trained with another model" in other_model.stderr
+    assert "was trained with model.hidden_size 32 (here 64)" in other_model.stderr
     other_world = launch("plain", 1, *where)
     assert other_world.returncode == 2
     assert "written by 2 ranks, this run has 1: start 2 ranks" in other_world.stderr

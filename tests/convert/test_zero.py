@@ -12,15 +12,17 @@ from typer.testing import CliRunner
 from tests.cluster.launch import train
 from tests.conftest import ROOT
 from unimo_ds.convert.cli import app
-from unimo_ds.convert.zero import convert_zero, read_config
+from unimo_ds.convert.zero import convert_zero
 from unimo_ds.data.loader import Loader
 from unimo_ds.model.generation import UnimoForConditionalGeneration
 from unimo_ds.model.modeling import UnimoForImageTextRetrieval, UnimoForMaskedLM
 from unimo_ds.model.processing import UnimoProcessor
 from unimo_ds.objectives.pretraining import UnimoForPreTraining, terms
 from unimo_ds.tokenizer import load_tokenizer
+from unimo_ds.train.checkpoint import save_checkpoint
 from unimo_ds.train.engine import PlainEngine
 from unimo_ds.train.model import build_model
+from unimo_ds.train.run_folder import commit_start
 
 pytestmark = pytest.mark.alone
 
@@ -122,16 +124,11 @@ def test_a_step_can_be_chosen_and_wrong_calls_are_refused(zero3, converted, tmp_
 def test_weights_that_are_missing_are_named(small_config, tmp_path):
     config = dataclasses.replace(small_config, folder=str(tmp_path), name="run")
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, deepspeed=""))
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text(config.to_json())
+    commit_start(config, fresh=False, command=["test"])
     engine = PlainEngine(build_model(config), config)
-    checkpoint = tmp_path / "run" / "checkpoints" / "step_00000001"
-    engine.save(checkpoint)
-    states = torch.load(checkpoint / "plain_states.pt", weights_only=True)
-    del states["model"]["image_pooler.dense.bias"]
-    torch.save(states, checkpoint / "plain_states.pt")
-    manifest = {"step": 1, "seed": 1, "seconds": 0.0, "world_size": 1, "config_fingerprint": ""}
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest | {"files": {}}))
-    assert read_config(tmp_path / "run") == config
+    del engine.model.image_pooler.dense.bias
+    engine.model.image_pooler.dense.register_parameter("bias", None)
+    save_checkpoint(engine, config, 1, 0.0)
     with pytest.raises(ValueError, match=r"weights missing \['image_pooler.dense.bias'\]"):
         convert_zero(tmp_path / "run", tmp_path / "model")
+    assert not (tmp_path / "model").exists()

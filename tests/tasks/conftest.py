@@ -12,7 +12,8 @@ from unimo_ds.data.shards import PairCorpus, open_corpus
 from unimo_ds.model.configuration import configuration_of
 from unimo_ds.model.modeling import UnimoForImageTextRetrieval
 from unimo_ds.tasks.packed import Scorer
-from unimo_ds.tokenizer import CLS_ID, SEP_ID
+from unimo_ds.tokenizer import CLS_ID, SEP_ID, load_tokenizer
+from unimo_ds.train.identity import region_source
 
 ROWS = range(6)
 
@@ -46,7 +47,9 @@ def folder(small_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) ->
     config = configuration_of(small_config.model)
     config.initializer_range = 0.3
     UnimoForImageTextRetrieval(config).save_pretrained(folder)
-    save_processor(small_config, folder)
+    data = small_config.data
+    words = load_tokenizer(data.tokenizer)
+    save_processor(words, region_source(small_config), data.max_tokens, folder)
     return folder
 
 

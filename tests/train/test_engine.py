@@ -10,7 +10,7 @@ import torch
 
 from unimo_ds.config import OptimConfig
 from unimo_ds.data.loader import Loader, MicroStep
-from unimo_ds.pretrain import main, prepare_run_folder
+from unimo_ds.pretrain import main
 from unimo_ds.train.checkpoint import load_checkpoint, save_checkpoint, whole_checkpoints
 from unimo_ds.train.engine import OWNED_BY_RUN_CONFIG, PlainEngine, deepspeed_settings
 from unimo_ds.train.heldout import rank_of_best
@@ -147,15 +147,6 @@ def test_plain_checkpoints_restore_weights_and_moments(config):
     train_step(again, step(1), 1, 1e-3, config, Tally())
     for left, right in zip(engine.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(left, right)
-
-
-def test_fresh_sets_the_old_run_aside(config):
-    prepare_run_folder(config, fresh=False, command=["first"])
-    (config.run_folder / "metrics.jsonl").write_text("kept")
-    prepare_run_folder(config, fresh=True, command=["second"])
-    (aside,) = [p for p in config.run_folder.parent.iterdir() if p.name.startswith("run.")]
-    assert (aside / "metrics.jsonl").read_text() == "kept"
-    assert "second" in (config.run_folder / "command.txt").read_text()
 
 
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path, capsys):

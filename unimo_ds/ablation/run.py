@@ -14,7 +14,7 @@ from unimo_ds.ablation.variants import variant
 from unimo_ds.config import RunConfig
 from unimo_ds.config_rules import check
 from unimo_ds.data.shards import PairCorpus, open_collection
-from unimo_ds.pretrain import keep_heap_compact, prepare_run_folder
+from unimo_ds.pretrain import keep_heap_compact
 from unimo_ds.report.summary import write_atomically
 from unimo_ds.tasks.hard_negatives import hard_negatives, questions
 from unimo_ds.tasks.packed import Scorer, ScoringModel
@@ -117,10 +117,10 @@ def make(planned: Planned) -> dict[str, Any]:
     began, cpu_began = time.perf_counter(), time.process_time()
     keep_heap_compact()
     torch.set_num_threads(config.train.threads)
-    prepare_run_folder(config, fresh=False, command=["unimo_ds.ablate"])
+    folder.mkdir(parents=True)
     with (folder / "log.txt").open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
         engine = PlainEngine(build_model(config), config)
-        train(engine, config)
+        train(engine, config, fresh=False, command=["unimo_ds.ablate"])
     values = measured(engine.model.eval(), config) | _last_losses(folder)
     result = {
         "size": planned.size,

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unimo_ds.config import RunConfig
-from unimo_ds.data.schema import fingerprint_of
 from unimo_ds.distributed import barrier, rank, world_size
 from unimo_ds.train.engine import Engine
+from unimo_ds.train.identity import Identity, identity_of
+from unimo_ds.train.resume import check_same_run
 
 MANIFEST_NAME = "manifest.json"
 LATEST_NAME = "latest"
@@ -24,29 +25,35 @@ class CheckpointManifest:
     seed: int
     seconds: float  # of training so far
     world_size: int
-    config_fingerprint: str  # of what must not change over a resume
     files: dict[str, list[int | str]]
+    identity: Identity | None = None  # what must not change over a resume
+    config_fingerprint: str = ""  # of earlier releases, in place of the identity
+    train_steps: int = 0  # what the learning rate decays towards; 0: not known
+    micro_steps: int = 0  # the most of any step so far; 0: not known
 
 
 def checkpoints_folder(run: Path) -> Path:
     return run / "checkpoints"
 
 
-def config_fingerprint(config: RunConfig) -> str:
-    """Of all that a resumed run shares with the run it continues: model, data, batches, losses."""
-    values = asdict(config)
-    for section in ("model", "data", "batch", "corruption", "cmcl", "loss", "optim"):
-        values[section] = asdict(getattr(config, section))
-    kept = {k: values[k] for k in ("seed", "model", "data", "batch", "corruption", "cmcl", "loss")}
-    for name in ("workers", "cache"):
-        kept["data"].pop(name)
-    kept["optim"] = values["optim"]
-    kept["precision"] = config.train.precision
-    return fingerprint_of(kept)
+def save_checkpoint(
+    engine: Engine,
+    config: RunConfig,
+    step: int,
+    seconds: float,
+    identity: Identity | None = None,
+    micro_steps: int = 0,
+) -> Path:
+    """Writes the checkpoint of ``step`` and forgets the oldest beyond ``keep_checkpoints``.
 
-
-def save_checkpoint(engine: Engine, config: RunConfig, step: int, seconds: float) -> Path:
-    """Writes the checkpoint of ``step`` and forgets the oldest beyond ``keep_checkpoints``."""
+    Args:
+        engine: what is trained.
+        config: of the run.
+        step: steps done.
+        seconds: of training so far.
+        identity: of the run when it started; None: as it is now.
+        micro_steps: the most of any step so far; 0: not known.
+    """
     folder = checkpoints_folder(config.run_folder)
     final = folder / f"step_{step:08d}"
     partial = folder / f".partial_step_{step:08d}"
@@ -65,8 +72,10 @@ def save_checkpoint(engine: Engine, config: RunConfig, step: int, seconds: float
             seed=config.seed,
             seconds=seconds,
             world_size=world_size(),
-            config_fingerprint=config_fingerprint(config),
             files=_describe(partial),
+            identity=identity or identity_of(config),
+            train_steps=config.train.steps,
+            micro_steps=micro_steps,
         )
         text = json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n"
         write_durably(partial / MANIFEST_NAME, text)
@@ -90,6 +99,8 @@ def read_checkpoint(folder: Path) -> CheckpointManifest:
         ValueError: files that are missing or shorter than they were written.
     """
     values = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+    if values.get("identity"):
+        values["identity"] = Identity(**values["identity"])
     manifest = CheckpointManifest(**values)
     for name, (size, _) in manifest.files.items():
         path = folder / name
@@ -102,22 +113,25 @@ def read_checkpoint(folder: Path) -> CheckpointManifest:
     return manifest
 
 
-def load_checkpoint(engine: Engine, config: RunConfig) -> CheckpointManifest | None:
+def load_checkpoint(
+    engine: Engine, config: RunConfig, identity: Identity | None = None
+) -> CheckpointManifest | None:
     """Continues from the newest checkpoint of the run; None where there is none.
 
+    Args:
+        engine: what is trained.
+        config: of the run.
+        identity: of the run when it started; None: as it is now.
+
     Raises:
-        ValueError: the checkpoint is of another configuration or number of ranks, or is damaged.
+        ValueError: the checkpoint is of another configuration, other corpora or another number of
+            ranks, or is damaged.
     """
     checkpoints = whole_checkpoints(config.run_folder)
     if not checkpoints:
         return None
     manifest = read_checkpoint(checkpoints[-1])
-    if manifest.config_fingerprint != config_fingerprint(config):
-        raise ValueError(
-            f"{checkpoints[-1]} was trained with another model, data, batch, loss or optimizer: "
-            f"use the configuration in {config.run_folder / 'config.json'}, another name, "
-            "or --fresh"
-        )
+    check_same_run(checkpoints[-1], manifest, config, identity or identity_of(config))
     if manifest.world_size != world_size():
         raise ValueError(
             f"{checkpoints[-1]} was written by {manifest.world_size} ranks, this run has "

@@ -15,6 +15,7 @@ from unimo_ds.config import RunConfig
 from unimo_ds.distributed import launched_ranks, uses_gpu
 from unimo_ds.objectives.pretraining import Losses
 from unimo_ds.train.optim import build_optimizer
+from unimo_ds.train.sharding import PLAIN, PLAIN_STATES, check_layout, layout_of_stage
 
 OWNED_BY_RUN_CONFIG = {
     "train_batch_size": "batch.samples",
@@ -92,12 +93,10 @@ class PlainEngine:
         torch.save(state, folder / PLAIN_STATES)
 
     def load(self, folder: Path) -> None:
+        check_layout(folder, PLAIN)
         state = torch.load(folder / PLAIN_STATES, map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-PLAIN_STATES = "plain_states.pt"
 
 
 class DeepSpeedEngine:
@@ -111,6 +110,7 @@ class DeepSpeedEngine:
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=settings
         )
+        undo_initial_step(self.optimizer)
         self.device = self.engine.device
 
     def forward(self, batch: Batch) -> Losses:
@@ -134,11 +134,26 @@ class DeepSpeedEngine:
         self.engine.save_checkpoint(str(folder.parent), tag=folder.name, save_latest=False)
 
     def load(self, folder: Path) -> None:
+        check_layout(folder, layout_of_stage(self.engine.zero_optimization_stage()))
         loaded, _ = self.engine.load_checkpoint(str(folder.parent), tag=folder.name)
         if loaded is None:
             raise ValueError(
                 f"DeepSpeed found no checkpoint in {folder}: restore it or use --fresh"
             )
+
+
+def undo_initial_step(optimizer: Any) -> None:
+    """Takes back the step that DeepSpeed makes before the first one at stage 0 in bf16.
+
+    To allocate Adam's state, `FP16_UnfusedOptimizer.initialize_optimizer_states` of DeepSpeed
+    0.19.8 steps with gradients of zero, which decays the master weights at the full learning rate
+    and counts for the bias correction. The other stages leave the state to the first real step.
+    """
+    from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
+
+    if isinstance(optimizer, FP16_UnfusedOptimizer):
+        optimizer.refresh_fp32_params()  # from the model's, which the step did not reach
+        optimizer.state.clear()
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:

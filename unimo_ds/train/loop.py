@@ -2,22 +2,20 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
 
 from unimo_ds.config import RunConfig
-from unimo_ds.config_rules import skipped_steps
 from unimo_ds.data.loader import Loader, MicroStep
 from unimo_ds.distributed import gather_objects, rank, summed, world_size
 from unimo_ds.objectives.pretraining import OBJECTIVES, count_terms, total_loss
-from unimo_ds.train.checkpoint import load_checkpoint, save_checkpoint
+from unimo_ds.train.checkpoint import save_checkpoint
 from unimo_ds.train.console import progress, say
 from unimo_ds.train.engine import Engine
 from unimo_ds.train.heldout import evaluate
-from unimo_ds.train.host_memory import check_batches_fit
 from unimo_ds.train.metrics import (
     MetricsLog,
     Tally,
@@ -27,44 +25,49 @@ from unimo_ds.train.metrics import (
     term_sums,
 )
 from unimo_ds.train.optim import learning_rate
-from unimo_ds.train.skipping import say_trained_before, with_skipped
+from unimo_ds.train.skipping import with_skipped
+from unimo_ds.train.start import begin, most_micro_steps
 
 
 class NonFinite(RuntimeError):
     """A loss or gradient that is NaN or infinite."""
 
 
-def train(engine: Engine, config: RunConfig) -> None:
-    """Trains to ``train.steps``, from the newest checkpoint of the run if there is one."""
+def train(
+    engine: Engine, config: RunConfig, *, fresh: bool = False, command: Sequence[str] = ()
+) -> None:
+    """Trains to ``train.steps``, from the newest checkpoint of the run if there is one.
+
+    Args:
+        engine: with the model at its first step.
+        config: of the run.
+        fresh: set an earlier run of this name aside and begin at step 0.
+        command: that started the run, for ``command.txt``.
+    """
     loader = Loader(config, rank(), world_size())
     heldout = (
         Loader(config, rank(), world_size(), heldout=True) if config.data.heldout_pairs else None
     )
-    resumed = load_checkpoint(engine, config)
-    start, seconds = (resumed.step, resumed.seconds) if resumed else (0, 0.0)
-    skipped = skipped_steps(config.train)
-    if resumed:
-        say(f"resumed from step {start}")
-        say_trained_before(config.run_folder, skipped, start)
-    clock = Clock(engine, config, seconds)
+    start = begin(engine, config, loader, fresh=fresh, command=command)
+    most = start.micro_steps
+    clock = Clock(engine, config, start.seconds)
     engine.train(True)
     with ExitStack() as stack:
         log = MetricsLog(config.run_folder)
         stack.callback(log.close)
-        advance = stack.enter_context(progress(start, config.train.steps))
-        stop = min(config.train.stop_after or config.train.steps, config.train.steps)
-        check_batches_fit(config.data, loader.bytes_ahead(start, stop))
-        batches = loader.steps([step for step in range(start, stop) if step + 1 not in skipped])
+        advance = stack.enter_context(progress(start.step, config.train.steps))
         tally = Tally()
-        for step in range(start, stop):
+        for step in range(start.step, start.stop):
             done = step + 1
             lr = learning_rate(step, config.train.steps, config.optim)
-            if done in skipped:
+            if done in start.skipped:
                 grad_norm = None
                 log.write("skipped", done, {"seconds": clock.seconds()})
                 say(f"step {done}/{config.train.steps} is skipped, as train.skip_steps says")
             else:
-                grad_norm = train_step(engine, clock.wait_for(batches), step, lr, config, tally)
+                micro_steps = clock.wait_for(start.batches)
+                most = most_micro_steps(most, step, len(micro_steps), config)
+                grad_norm = train_step(engine, micro_steps, step, lr, config, tally)
             if done % config.train.log_every == 0 or done == config.train.steps:
                 metrics = clock.lap(tally) | {"lr": lr, "grad_norm": grad_norm}
                 log.write("train", done, metrics)
@@ -75,9 +78,11 @@ def train(engine: Engine, config: RunConfig) -> None:
                     metrics = {"seconds": clock.seconds()} | evaluate(engine, heldout, config)
                 log.write("heldout", done, metrics)
                 say(f"heldout {log_line(done, config.train.steps, metrics)}")
-            if done % config.train.save_every == 0 or done == stop:
+            if done % config.train.save_every == 0 or done == start.stop:
                 with clock.paused():
-                    say(f"saved {save_checkpoint(engine, config, done, clock.seconds())}")
+                    seconds = clock.seconds()
+                    saved = save_checkpoint(engine, config, done, seconds, start.identity, most)
+                    say(f"saved {saved}")
             advance()
 
 

@@ -54,10 +54,11 @@ class _Start(NamedTuple):
     config: UnimoConfig
 
 
-def build_model(config: RunConfig) -> UnimoForPreTraining:
+def build_model(config: RunConfig, *, fresh: bool = False) -> UnimoForPreTraining:
     """Random weights from the run's seed, the same on every rank; or those of ``model.init``.
 
-    A run that has a checkpoint gets its weights from there and needs ``model.init`` no more.
+    A run that goes on from a checkpoint gets its weights from there and needs ``model.init`` no
+    more; one that begins afresh (``fresh``) does.
 
     Raises:
         ValueError: ``model.init`` holds a model of another function, or of other words.
@@ -65,7 +66,8 @@ def build_model(config: RunConfig) -> UnimoForPreTraining:
     torch.manual_seed(config.seed)
     settings = configuration_of(config.model, config.train.attention)
     model = UnimoForPreTraining(settings, config.cmcl)
-    if not config.model.init or whole_checkpoints(config.run_folder):
+    resumes = not fresh and whole_checkpoints(config.run_folder)
+    if resumes or not config.model.init:
         return model
     folder = Path(config.model.init)
     loaded = initialised(model, folder)

@@ -15,7 +15,8 @@ from unimo_ds.objectives.pretraining import UnimoForPreTraining
 from unimo_ds.pixels import PixelGrid
 from unimo_ds.tokenizer import load_tokenizer
 from unimo_ds.train.checkpoint import read_checkpoint, whole_checkpoints
-from unimo_ds.train.engine import PLAIN_STATES, trust_weights_only
+from unimo_ds.train.engine import PLAIN_STATES
+from unimo_ds.train.group import trust_weights_only
 
 PIXELS = "pixels"
 """The one region source that needs no model, so that the processor can cut pictures itself."""

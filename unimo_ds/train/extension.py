@@ -18,7 +18,7 @@ from filelock import FileLock
 from unimo_ds.train.console import told_while_waiting
 
 STALE_SECONDS = 600.0
-"""The build takes two minutes on two cores."""
+"""The build takes two minutes on two quiet cores, five on busy ones."""
 ASK_EVERY = 0.2
 TELL_EVERY = 30.0
 
@@ -39,7 +39,7 @@ def load_extension() -> None:
     folder = Path(_get_build_directory(builder.name, False))
     with sole_builder(folder):
         if not any(folder.glob("*.so")):
-            _tell(f"building DeepSpeed's {builder.name} in {folder}: once, about two minutes")
+            _tell(f"building DeepSpeed's {builder.name} in {folder}: once, some minutes")
         with told_while_waiting(f"still building DeepSpeed's {builder.name} in {folder}"):
             builder.load()
 

@@ -6,6 +6,7 @@ NCCL refuses others; here two ranks of gloo train on a device that only says it 
 import dataclasses
 from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import torch
@@ -86,16 +87,6 @@ def train_twice(rank, world_size, results, config):
     results.put((rank, recorder.seen))
 
 
-class Training:
-    """`train_twice` as a function that a spawned process can be given."""
-
-    def __init__(self, config):
-        self.config = config
-
-    def __call__(self, rank, world_size, results):
-        train_twice(rank, world_size, results, self.config)
-
-
 def test_no_collective_takes_a_tensor_from_the_host(small_config, tmp_path):
     every_step = dataclasses.replace(
         small_config.train, steps=2, eval_every=1, save_every=1, deepspeed="", attention="reference"
@@ -105,10 +96,9 @@ def test_no_collective_takes_a_tensor_from_the_host(small_config, tmp_path):
         small_config, folder=str(tmp_path), name="run", train=every_step, optim=warm
     )
     config.run_folder.mkdir()
-    for _, seen in run_ranks(Training(config), 2):
-        strays = {
-            call for call in seen if call[0] in TENSORS.split() and call[1:] != (DEVICE.type,)
-        }
+    for _, seen in run_ranks(partial(train_twice, config=config), 2):
+        with_tensors = {call for call in seen if call[0] in TENSORS.split()}
+        strays = {call for call in with_tensors if call[1:] != (DEVICE.type,)}
         assert not strays
         names = {call[0] for call in seen}
         assert {"all_reduce", "all_gather", "all_gather_object", "broadcast_object_list"} <= names

@@ -12,6 +12,7 @@ GROUND = [
     "unimo_ds.config_rules",
     "unimo_ds.batch",
     "unimo_ds.distributed",
+    "unimo_ds.launch",
     "unimo_ds.tokenizer",
     "unimo_ds.tokenizer_rules",
     "unimo_ds.pixels",

@@ -143,6 +143,7 @@ class TrainConfig:
     save_every: int = 5000
     keep_checkpoints: int = 3
     heldout_candidates: int = 1000  # images and texts that held-out retrieval searches
+    timeout_minutes: float = 30.0  # a rank that waits longer than this for another ends the run
     threads: int = 0  # torch's own, per rank; 0 = the machine's cores shared among its ranks
 
 

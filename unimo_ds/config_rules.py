@@ -102,7 +102,7 @@ _POSITIVE = (
     "data.max_regions data.max_tokens batch.samples batch.rows batch.tokens_per_row batch.round_to "
     "corruption.span_max_words corruption.fragment_min optim.lr optim.eps train.steps "
     "train.log_every train.eval_every train.save_every train.keep_checkpoints "
-    "train.heldout_candidates"
+    "train.heldout_candidates train.timeout_minutes"
 )
 _NOT_NEGATIVE = (
     "data.workers cmcl.captions cmcl.retrieved_texts cmcl.retrieved_images cmcl.joint_positives "

@@ -1,12 +1,15 @@
 """The data-parallel group: who we are, sums over it, and what all of it holds."""
 
 import os
-from collections.abc import Sequence
-from typing import Any
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -18,7 +21,7 @@ def world_size() -> int:
 
 
 def launched_ranks() -> int:
-    """Ranks that the launcher (deepspeed, torchrun, srun) announced; 1 for a plain process."""
+    """Ranks that the launcher announced (`unimo_ds.launch`); 1 for a plain process."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -32,8 +35,8 @@ def barrier() -> None:
         dist.barrier()
 
 
-def summed(values: Sequence[float], device: torch.device | str = "cpu") -> list[float]:
-    """Each value summed over the ranks, in float64."""
+def summed(values: Sequence[float], device: torch.device) -> list[float]:
+    """Each value summed over the ranks, in float64, on the device that the ranks compute on."""
     tensor = torch.tensor(values, dtype=torch.float64, device=device)
     if dist.is_initialized():
         dist.all_reduce(tensor)
@@ -47,6 +50,44 @@ def gather_objects(value: Any) -> list[Any]:
     gathered: list[Any] = [None] * world_size()
     dist.all_gather_object(gathered, value)
     return gathered
+
+
+def on_rank_0(decide: Callable[[], T]) -> T:
+    """What ``decide`` returns on rank 0, on every rank; it is called nowhere else.
+
+    Raises:
+        ValueError: raised by ``decide``, on every rank.
+    """
+    answer: list[Any] = [None, ""]
+    if rank() == 0:
+        try:
+            answer[0] = decide()
+        except ValueError as error:
+            answer[1] = str(error)
+    if dist.is_initialized():
+        dist.broadcast_object_list(answer)
+    decided, refusal = answer
+    if refusal:
+        raise ValueError(refusal)
+    return decided
+
+
+def agree(check: Callable[[], object]) -> None:
+    """Calls ``check`` on every rank and returns on all of them or none.
+
+    Raises:
+        ValueError: raised by ``check`` on some rank; all ranks raise what the first one says.
+    """
+    refusal = ""
+    try:
+        check()
+    except ValueError as error:
+        refusal = f"rank {rank()} on {socket.gethostname()}: {error}"
+        if not dist.is_initialized():
+            raise
+    for each in gather_objects(refusal):
+        if each:
+            raise ValueError(each)
 
 
 def gather_rows(x: Tensor) -> Tensor:

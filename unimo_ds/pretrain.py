@@ -1,7 +1,7 @@
 """Pre-trains a run: ``deepspeed --module unimo_ds.pretrain CONFIG.toml [key=value ...]``.
 
-torchrun, srun and a plain process work the same way. A run that has checkpoints continues from the
-newest.
+torchrun, srun, mpirun and a plain process work the same way. A run that has checkpoints continues
+from the newest.
 """
 
 import argparse
@@ -9,9 +9,11 @@ import ctypes
 import os
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from importlib import import_module
 
 from unimo_ds.config import RunConfig, load_config
+from unimo_ds.launch import adopt_launcher, unused_tasks
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """glibc's numbers for mallopt."""
@@ -29,16 +31,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     options = parser.parse_intermixed_args(arguments)
+    ranks = 1
     try:
+        ranks = adopt_launcher(os.environ)
         config = load_config(options.config, options.overrides)
         run(config, fresh=options.fresh, command=sys.argv)
-    except ValueError as error:
+    except Exception as error:
+        code = exit_code(error)
+        if ranks > 1:
+            import_module("unimo_ds.train.group").end_ranks(error, code)
+        if code == 1:
+            raise
         print(f"unimo_ds.pretrain: {error}", file=sys.stderr)
-        return 2
-    except import_module("unimo_ds.train.loop").NonFinite as error:
-        print(f"unimo_ds.pretrain: {error}", file=sys.stderr)
-        return 3
+        return code
     return 0
+
+
+def exit_code(error: Exception) -> int:
+    """2 for what the user can mend, 3 for a loss that is not finite, 1 for all else."""
+    if isinstance(error, ValueError):
+        return 2
+    return 3 if isinstance(error, import_module("unimo_ds.train.loop").NonFinite) else 1
 
 
 def run(config: RunConfig, *, fresh: bool, command: Sequence[str]) -> None:
@@ -50,27 +63,40 @@ def run(config: RunConfig, *, fresh: bool, command: Sequence[str]) -> None:
     """
     # Below the arguments: torch and deepspeed take seconds, a wrong key should not.
     import torch
-    import torch.distributed as dist
 
-    from unimo_ds.distributed import uses_gpu
-    from unimo_ds.train.console import say_log
-    from unimo_ds.train.engine import build_engine, start_deepspeed
+    from unimo_ds.data.cache import fetch_corpora
+    from unimo_ds.distributed import launched_ranks, uses_gpu
+    from unimo_ds.train.console import say, say_log
+    from unimo_ds.train.engine import build_engine
+    from unimo_ds.train.group import leave_group, meet, start_deepspeed, wait_for_all
     from unimo_ds.train.loop import train
     from unimo_ds.train.model import build_model
+    from unimo_ds.train.shared_folder import check_shared
 
     if not uses_gpu():
         keep_heap_compact()
     # Ranks that each take all cores wait for each other a third of their time (measured).
     torch.set_num_threads(config.train.threads or max(1, cores() // ranks_here()))
+    timeout = timedelta(minutes=config.train.timeout_minutes)
+    if launched_ranks() > 1:
+        meet(timeout)
+        if not config.train.deepspeed:
+            raise ValueError(
+                f"train.deepspeed is empty: plain torch is for 1 process, {launched_ranks()} were "
+                "launched; set train.deepspeed=ds_configs/zero1.json"
+            )
+    elif note := unused_tasks(os.environ):
+        say(note)
+    # Before there is a group, in which ranks wait for each other no longer than its timeout.
+    fetch_corpora(config.data)
+    wait_for_all("fetching corpora")
     if config.train.deepspeed:
-        start_deepspeed()
-    try:
-        say_log("unimo_kernels")  # which backends it picked
-        engine = build_engine(build_model(config, fresh=fresh), config)
-        train(engine, config, fresh=fresh, command=command)
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        start_deepspeed(timeout)
+    check_shared(config.run_folder)
+    say_log("unimo_kernels")  # which backends it picked
+    engine = build_engine(build_model(config, fresh=fresh), config)
+    train(engine, config, fresh=fresh, command=command)
+    leave_group()
 
 
 def keep_heap_compact() -> None:

@@ -8,6 +8,7 @@ said when it was to go on from the checkpoint of another.
 
 import json
 import sys
+from datetime import timedelta
 from itertools import permutations
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from unimo_ds.config import RunConfig, load_config
 from unimo_ds.data.loader import Loader, MicroStep
 from unimo_ds.distributed import barrier, rank
 from unimo_ds.objectives.pretraining import count_terms, total_loss
-from unimo_ds.train.engine import build_engine, set_learning_rate, start_deepspeed
+from unimo_ds.train.engine import build_engine, set_learning_rate
+from unimo_ds.train.group import start_deepspeed
 from unimo_ds.train.model import build_model
 from unimo_ds.train.optim import build_optimizer, learning_rate
 
@@ -56,7 +58,7 @@ def steps_of_plain_torch(config: RunConfig, steps: list[MicroStep]) -> dict[str,
 
 def main() -> None:
     toml, out = Path(sys.argv[1]), Path(sys.argv[2])
-    start_deepspeed()
+    start_deepspeed(timedelta(minutes=5))
     torch.set_num_threads(1)
     (out / "fp32_sums.json").write_text(json.dumps(FP32_SUMS))
     files = {f"zero{stage}": f"{ROOT}/ds_configs/zero{stage}.json" for stage in (0, 2, 3)}

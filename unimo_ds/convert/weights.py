@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unimo_ds.config import OptimConfig
-from unimo_ds.train.engine import trust_weights_only
+from unimo_ds.train.group import trust_weights_only
 from unimo_ds.train.optim import build_optimizer
 from unimo_ds.train.sharding import MODEL_STATES, OPTIMIZER_STATES, PLAIN, PLAIN_STATES, layout_of
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
+from unimo_ds.config import DataConfig
 from unimo_ds.data.schema import MANIFEST_NAME, Manifest, read_manifest
 from unimo_ds.storage import RemotePath, is_url
 from unimo_ds.transfer import clear_errors, default_cache, fetch
@@ -63,6 +64,16 @@ def local_corpus(folder: str | Path, cache: str = "") -> Path:
             for part in reversed(parts):  # that of the whole corpus comes last
                 _write(copy / part.below / MANIFEST_NAME, part.content)
     return copy
+
+
+def fetch_corpora(data: DataConfig) -> None:
+    """Has a whole local copy made of every corpus of the run that lies at a URL.
+
+    Raises:
+        ValueError: as `local_corpus`.
+    """
+    for folder in (*data.texts, *data.images, *data.pairs, *data.heldout_pairs):
+        local_corpus(folder, data.cache)
 
 
 def _parts(source: RemotePath, below: str = "") -> list[_Part]:

@@ -3,15 +3,17 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unimo_ds.config import RunConfig
-from unimo_ds.distributed import barrier, rank, world_size
+from unimo_ds.distributed import agree, barrier, gather_objects, on_rank_0, rank, world_size
 from unimo_ds.train.engine import Engine
 from unimo_ds.train.identity import Identity, identity_of
 from unimo_ds.train.resume import check_same_run
+from unimo_ds.train.shared_folder import PATIENCE, await_files, relative_files, soon
 
 MANIFEST_NAME = "manifest.json"
 LATEST_NAME = "latest"
@@ -53,6 +55,9 @@ def save_checkpoint(
         seconds: of training so far.
         identity: of the run when it started; None: as it is now.
         micro_steps: the most of any step so far; 0: not known.
+
+    Raises:
+        ValueError: rank 0 does not see what other ranks wrote.
     """
     folder = checkpoints_folder(config.run_folder)
     final = folder / f"step_{step:08d}"
@@ -66,6 +71,8 @@ def save_checkpoint(
     barrier()
     engine.save(partial)
     barrier()
+    written = {name for names in gather_objects(relative_files(partial)) for name in names}
+    on_rank_0(lambda: await_files(partial, written))
     if rank() == 0:
         manifest = CheckpointManifest(
             step=step,
@@ -92,8 +99,11 @@ def whole_checkpoints(run: Path) -> list[Path]:
     return sorted(path.parent for path in checkpoints_folder(run).glob(f"step_*/{MANIFEST_NAME}"))
 
 
-def read_checkpoint(folder: Path) -> CheckpointManifest:
+def read_checkpoint(folder: Path, of_rank: int | None = None) -> CheckpointManifest:
     """The manifest of the checkpoint in ``folder``, after a look at the size of its files.
+
+    Args:
+        of_rank: leaves the files of other ranks out of it.
 
     Raises:
         ValueError: files that are missing or shorter than they were written.
@@ -103,6 +113,9 @@ def read_checkpoint(folder: Path) -> CheckpointManifest:
         values["identity"] = Identity(**values["identity"])
     manifest = CheckpointManifest(**values)
     for name, (size, _) in manifest.files.items():
+        owner = re.search(r"pp_rank_(\d+)_", name)  # as DeepSpeed names them
+        if owner and of_rank not in (None, int(owner[1])):
+            continue
         path = folder / name
         found = path.stat().st_size if path.is_file() else 0
         if found != size:
@@ -118,6 +131,8 @@ def load_checkpoint(
 ) -> CheckpointManifest | None:
     """Continues from the newest checkpoint of the run; None where there is none.
 
+    Rank 0 chooses it for all; every rank looks at its own part before one of them loads.
+
     Args:
         engine: what is trained.
         config: of the run.
@@ -125,11 +140,24 @@ def load_checkpoint(
 
     Raises:
         ValueError: the checkpoint is of another configuration, other corpora or another number of
-            ranks, or is damaged.
+            ranks, or is damaged, or a rank does not see it.
     """
+    folder = checkpoints_folder(config.run_folder)
+    name, manifest = on_rank_0(lambda: _newest_checkpoint(config, identity))
+    if manifest is None:
+        return None
+    agree(lambda: _see_own_part(folder / name))
+    engine.load(folder / name)
+    return manifest
+
+
+def _newest_checkpoint(
+    config: RunConfig, identity: Identity | None
+) -> tuple[str, CheckpointManifest | None]:
+    """Name and manifest of what a run continues from; no manifest: it starts."""
     checkpoints = whole_checkpoints(config.run_folder)
     if not checkpoints:
-        return None
+        return "", None
     manifest = read_checkpoint(checkpoints[-1])
     check_same_run(checkpoints[-1], manifest, config, identity or identity_of(config))
     if manifest.world_size != world_size():
@@ -137,8 +165,24 @@ def load_checkpoint(
             f"{checkpoints[-1]} was written by {manifest.world_size} ranks, this run has "
             f"{world_size()}: start {manifest.world_size} ranks"
         )
-    engine.load(checkpoints[-1])
-    return manifest
+    return checkpoints[-1].name, manifest
+
+
+def _see_own_part(folder: Path) -> None:
+    """Looks at what this rank will load of a checkpoint that rank 0 sees.
+
+    Raises:
+        ValueError: it is not here, even after a while.
+    """
+    if rank() == 0:
+        return
+    soon((folder / MANIFEST_NAME).is_file, PATIENCE)
+    if not (folder / MANIFEST_NAME).is_file():
+        raise ValueError(
+            f"{folder.absolute()}, from which rank 0 resumes, is not here: set folder to an "
+            "absolute path on storage that all nodes share"
+        )
+    read_checkpoint(folder, rank())
 
 
 def write_durably(path: Path, text: str) -> None:

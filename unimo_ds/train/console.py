@@ -1,6 +1,8 @@
 """What rank 0 says to a person: plain lines, and a progress bar where a terminal is there."""
 
 import logging
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -29,6 +31,30 @@ def say_log(name: str) -> None:
     logger.setLevel(logging.INFO)
     if not any(isinstance(handler, _Saying) for handler in logger.handlers):
         logger.addHandler(_Saying())
+
+
+TOLD_AFTER, TOLD_EVERY = 10.0, 60.0
+"""Seconds of waiting until it is said, and until it is said again."""
+
+
+@contextmanager
+def told_while_waiting(text: str, *, after: float = TOLD_AFTER) -> Iterator[None]:
+    """Prints ``text`` if what happens here takes long, on every rank: each may wait for its own."""
+    over = threading.Event()
+
+    def tell() -> None:
+        waited = after
+        while not over.wait(waited if waited == after else TOLD_EVERY):
+            print(f"{text} ({waited:.0f} s so far)", file=sys.stderr, flush=True)
+            waited += TOLD_EVERY
+
+    thread = threading.Thread(target=tell, name="waiting", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextmanager

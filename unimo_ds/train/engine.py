@@ -1,8 +1,7 @@
 """What moves the weights: DeepSpeed, or plain torch in one process, behind the same five verbs."""
 
 import json
-import os
-import socket
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,8 +11,9 @@ from torch.optim import Optimizer
 
 from unimo_ds.batch import Batch
 from unimo_ds.config import RunConfig
-from unimo_ds.distributed import launched_ranks, uses_gpu
+from unimo_ds.distributed import uses_gpu
 from unimo_ds.objectives.pretraining import Losses
+from unimo_ds.train.group import set_timeout, start_deepspeed
 from unimo_ds.train.optim import build_optimizer
 from unimo_ds.train.sharding import PLAIN, PLAIN_STATES, check_layout, layout_of_stage
 
@@ -50,11 +50,6 @@ def build_engine(model: nn.Module, config: RunConfig) -> Engine:
         model.gradient_checkpointing_enable()
     if config.train.deepspeed:
         return DeepSpeedEngine(model, config)
-    if launched_ranks() > 1:
-        raise ValueError(
-            f"train.deepspeed is empty: plain torch is for 1 process, {launched_ranks()} were "
-            "launched; set train.deepspeed=ds_configs/zero1.json"
-        )
     return PlainEngine(model, config)
 
 
@@ -103,7 +98,8 @@ class DeepSpeedEngine:
     """ZeRO 0-3 as the JSON says; batch size, clipping, precision and schedule as the run says."""
 
     def __init__(self, model: nn.Module, config: RunConfig) -> None:
-        deepspeed = start_deepspeed()
+        timeout = timedelta(minutes=config.train.timeout_minutes)
+        deepspeed = start_deepspeed(timeout)
         settings = deepspeed_settings(config)
         self._dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
         optimizer = build_optimizer(model, config.optim)
@@ -112,6 +108,7 @@ class DeepSpeedEngine:
         )
         undo_initial_step(self.optimizer)
         self.device = self.engine.device
+        set_timeout(timeout)
 
     def forward(self, batch: Batch) -> Losses:
         losses: Losses = self.engine(batch.to(self.device, self._dtype))
@@ -190,34 +187,3 @@ def deepspeed_settings(config: RunConfig) -> dict[str, Any]:
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 1_000_000_000,  # the loop prints
     }
-
-
-def start_deepspeed() -> Any:
-    """The deepspeed module, its process group up; a plain process becomes a world of one."""
-    if not uses_gpu():
-        os.environ["DS_ACCELERATOR"] = "cpu"
-    if "RANK" not in os.environ:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": port}
-        os.environ.update({key: str(value) for key, value in alone.items()})
-        os.environ["MASTER_ADDR"] = "127.0.0.1"
-    trust_weights_only()
-    import deepspeed  # slow to import, and it must see DS_ACCELERATOR
-
-    deepspeed.init_distributed("nccl" if uses_gpu() else "gloo", verbose=False)
-    if uses_gpu():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    return deepspeed
-
-
-def trust_weights_only() -> None:
-    """Makes every checkpoint, DeepSpeed's included, load tensors and nothing that runs code."""
-    # DeepSpeed asks for full pickles; this variable overrules it, and these are all it needs.
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-    from deepspeed.runtime.fp16.loss_scaler import LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    torch.serialization.add_safe_globals([LossScaler, ZeroStageEnum, fragment_address])

@@ -200,7 +200,7 @@ class Clock:
             "tokens_per_second": work.filled / elapsed,
             "samples_per_second": work.samples / elapsed,
             "mfu": work.flops / elapsed / self._peak,
-            "data_wait": summed([waited])[0] / world_size() / elapsed,
+            "data_wait": summed([waited], self._device)[0] / world_size() / elapsed,
             "packing": work.packing,
             "memory_gib": memory_gib(self._device),
         }

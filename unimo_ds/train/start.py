@@ -7,7 +7,7 @@ from typing import NamedTuple
 from unimo_ds.config import RunConfig
 from unimo_ds.config_rules import skipped_steps
 from unimo_ds.data.loader import Loader, MicroStep
-from unimo_ds.distributed import barrier, rank
+from unimo_ds.distributed import barrier, on_rank_0
 from unimo_ds.train.checkpoint import CheckpointManifest, load_checkpoint
 from unimo_ds.train.console import say
 from unimo_ds.train.engine import Engine
@@ -57,9 +57,7 @@ def begin(
         check_cut(resumed, config, len(first[0]))
     notices = schedule_notice(step, _last_steps(resumed, config), config) if resumed else []
     barrier()  # every rank has accepted
-    if rank() == 0:
-        commit_start(config, fresh=fresh, command=command)
-    barrier()
+    on_rank_0(lambda: commit_start(config, fresh=fresh, command=command))
     if resumed:
         say("\n".join([f"resumed from step {step}", *notices]))
         say_trained_before(config.run_folder, skipped, step)

@@ -57,14 +57,14 @@ from data_prep.demo.build import DemoSize, build_demo
 from data_prep.engine import LOCAL
 from data_prep.images import Images, build_images
 from data_prep.pairs import build_pairs, group_by_picture, group_by_row
-from data_prep.quarantine import UNWANTED, Bad, count_reasons
+from data_prep.quarantine import UNWANTED, count_reasons
 from data_prep.readers.formats import find_sources
 from data_prep.readers.images import PICTURE_SUFFIXES
 from data_prep.readers.pairs import read_pairs, read_pictures
 from data_prep.readers.tables.scan import read_tables
 from data_prep.regions.plan import PRECOMPUTED, RegionPlan
 from data_prep.sources import localise
-from data_prep.tokenizer import make_tokenizer
+from data_prep.tokenizer import Notes, make_tokenizer
 from data_prep.writer import Folder
 from unimo_ds.storage import location
 
@@ -94,11 +94,12 @@ def tokenizer(
     cache: Cache = CACHE,
 ) -> None:
     """A byte-level BPE learned from .txt, .jsonl, .json, .parquet, or taken over from RoBERTa."""
-    bad: list[Bad] = []
+    notes = Notes([], [])
     with waiting("learning a tokenizer"):
-        made = make_tokenizer(out, localise(files, cache), vocab_size, bad)
-    report_left_out(bad)
-    unreadable = count_reasons(entry for entry in bad if entry.reason not in UNWANTED)
+        made = make_tokenizer(out, localise(files, cache), vocab_size, notes)
+    report_left_out(notes.bad)
+    report_guesses(notes.guesses)
+    unreadable = count_reasons(entry for entry in notes.bad if entry.reason not in UNWANTED)
     for reason, count in unreadable.items():
         console.print(f"not read: {count:,} records, {reason}", soft_wrap=True)
     console.print(f"{out}: {made.vocab_size} words, fingerprint {made.fingerprint}", soft_wrap=True)

@@ -201,3 +201,11 @@ def test_guesses_are_told_on_the_screen(prep, make_pictures, tokenizer_file, tmp
         assert told.code == 0
         line = 2 if name == "c.tsv" else 1
         assert f"guessed: {source}: line {line} begins a field with a double quote" in told.err
+
+
+def test_a_tokenizer_learns_from_a_table_whose_quotes_are_guessed(prep, tmp_path):
+    rows = [[f"{n}.jpg", caption] for n, caption in enumerate(CAPTIONS * 9)]
+    with (tmp_path / "c.tsv").open("w", newline="") as stream:
+        csv.writer(stream, "excel-tab").writerows([["image", "caption"], *rows])
+    ran = prep("tokenizer", tmp_path / "words.json", tmp_path / "c.tsv", "--vocab-size", 280)
+    assert ran.code == 0 and f"guessed: {tmp_path / 'c.tsv'}: line 2 begins" in ran.err

@@ -17,7 +17,7 @@ from data_prep.readers.tables.scan import read_row, read_tables
 from data_prep.readers.tables.vinvl import picture_sizes
 from data_prep.readers.text import DocumentReader
 from data_prep.regions.class_names import load_vocabulary
-from data_prep.tokenizer import make_tokenizer
+from data_prep.tokenizer import Notes, make_tokenizer
 from tests.data_prep.test_region_tables import unimo_line
 from unimo_ds.storage import location
 
@@ -135,7 +135,7 @@ def test_a_tokenizer_learns_no_mark(marked, tmp_path):
     (tmp_path / "marked.txt").write_bytes(marked("a red fox and a hen\n" * 9))
     first, second = (
         make_tokenizer(
-            tmp_path / f"{name}.json", [location(str(tmp_path / f"{name}.txt"))], 270, []
+            tmp_path / f"{name}.json", [location(str(tmp_path / f"{name}.txt"))], 270, Notes([], [])
         )
         for name in ("plain", "marked")
     )

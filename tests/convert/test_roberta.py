@@ -127,7 +127,7 @@ def test_a_folder_in_use_is_left_alone(roberta: RobertaForMaskedLM, tmp_path: Pa
     (tmp_path / "unimo").mkdir()
     (tmp_path / "unimo" / "notes.txt").write_text("mine")
     result = _convert(tmp_path / "roberta", tmp_path / "unimo")
-    assert result.exit_code == USER_ERROR and "is not empty" in result.output
+    assert result.exit_code == USER_ERROR and "holds something already" in result.output
     assert [path.name for path in (tmp_path / "unimo").iterdir()] == ["notes.txt"]
 
 

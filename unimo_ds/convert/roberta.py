@@ -5,8 +5,6 @@ no counterpart and is dropped; UNIMO's image embedding is new and drawn at rando
 """
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import RobertaForMaskedLM
 
+from unimo_ds.convert.destination import check_free, whole_folder
 from unimo_ds.convert.roberta_logits import TOLERANCE, largest_difference
 from unimo_ds.model.body import UnimoModel, UnimoPreTrainedModel
 from unimo_ds.model.configuration import FIXED, UnimoConfig
@@ -105,8 +104,7 @@ def convert_roberta(
             or a padded vocabulary, ``destination`` in use, or logits that differ by more than
             TOLERANCE.
     """
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise ValueError(f"{destination} is not empty: remove it, or choose another folder")
+    check_free(destination)
     config = _configuration(source, image_feature_size, image_class_size)
     words = _read_tokenizer(source, config)
     weights = _read_weights(source)
@@ -118,16 +116,13 @@ def convert_roberta(
     new = _load(model, mapped, source)
     if verify and not has_head:
         raise ValueError(f"{source} has no language head, so there are no logits to verify")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    # Renamed when all is well: what stands at the destination is whole, and verified if asked.
-    with tempfile.TemporaryDirectory(prefix=".convert-", dir=destination.parent) as folder:
-        unfinished = Path(folder) / destination.name
+    # What stands at the destination is whole, and verified if asked.
+    with whole_folder(destination) as unfinished:
         model.save_pretrained(unfinished)
         if words:
             tokenizer = hugging_face_tokenizer(words, config.max_position_embeddings - 2)
             UnimoProcessor(tokenizer, grid=None).save_pretrained(unfinished)
         difference = _verified(source, unfinished, seed) if verify else None
-        os.replace(unfinished, destination)
     return ConversionReport(
         destination=destination,
         parameters=sum(tensor.numel() for tensor in mapped.values()),

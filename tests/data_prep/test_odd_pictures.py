@@ -160,11 +160,12 @@ def test_no_exif_costs_a_picture_or_turns_it_twice(form, tmp_path):
 
 def test_a_build_begun_with_pictures_as_stored_is_not_gone_on_with(prep, make_pictures, tmp_path):
     make_pictures(tmp_path / "p", 2)
-    ran = prep("images", tmp_path / "o", tmp_path / "p", *SMALL, "--num-classes", 900)
-    assert ran.code == 2  # too few regions for so many classes, after the build was begun
+    (tmp_path / "p" / "broken.png").write_bytes(b"no picture")
+    command = ("images", tmp_path / "o", tmp_path / "p", *SMALL)
+    assert prep(*command).code == 3  # too many bad ones for a manifest
     path = tmp_path / "o" / ".receipts" / "parameters.json"
     parameters = json.loads(path.read_text())
     assert parameters.pop("pictures") == "as shown"
     path.write_text(json.dumps(parameters))
-    again = prep("images", tmp_path / "o", tmp_path / "p", *SMALL, "--num-classes", 900, "--resume")
+    again = prep(*command, "--resume")
     assert again.code == 2 and "pictures was None, is 'as shown'" in again.err

@@ -1,8 +1,9 @@
-"""Where the units of span masking begin: words, and noun phrases, which are masked as one [3.2].
+"""Where the units of span masking begin: words, and noun phrases, which are masked as one.
 
-Noun phrases are the NP chunks of TextBlob's English parser, which needs no download. Determiners,
-pronouns and conjunctions stay outside: what a phrase names is to be guessed, and the grammar alone
-gives "the" away, at the cost of the budget of tokens. A name is such a phrase too.
+UNIMO masks phrases (Li et al. 2021, section 2.3). Here they are the NP chunks of TextBlob's English
+parser, which needs no download. Determiners, pronouns and conjunctions stay outside: what a phrase
+names is to be guessed, and the grammar alone gives "the" away, at the cost of the budget of tokens.
+A name is such a phrase too.
 """
 
 import re

@@ -23,7 +23,7 @@ PADDING_SEGMENT = -1
 """Segment of a position that belongs to no sample: it sees nothing and nothing sees it."""
 
 FIRST_POSITION = 2
-"""Position id of [CLS]: RoBERTa's offset, which UNIMO keeps (PAPER 1.3)."""
+"""Position id of [CLS]: RoBERTa's offset, which UNIMO's released readers keep."""
 
 
 NO_LEVEL = -1

@@ -66,7 +66,7 @@ class BatchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CorruptionConfig:
-    """What is hidden from the model (PAPER 3.1, 3.2)."""
+    """What is hidden from the model (Li et al. 2021, sections 2.2 and 2.3)."""
 
     mlm_probability: float = 0.15
     span_geometric_p: float = 0.2
@@ -82,7 +82,7 @@ class CorruptionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastConfig:
-    """Cross-modal contrastive learning (PAPER 3.3)."""
+    """Cross-modal contrastive learning (Li et al. 2021, section 2.1)."""
 
     captions: int = 1  # individually encoded captions per pair, all positives of its image
     retrieved_texts: int = 0  # individually encoded, weak positives of the image

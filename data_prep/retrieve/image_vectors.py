@@ -1,7 +1,7 @@
 """Vectors of images out of their regions: what classes they show, or their mean feature.
 
-UNIMO keeps images whose detected objects overlap strongly with those of the pair [PAPER 3.3]; the
-classes of `pixels` and `grid` regions are visual words instead.
+UNIMO keeps images whose detected objects overlap strongly with those of the pair (Li et al. 2021,
+section 2.1); the classes of `pixels` and `grid` regions are visual words instead.
 """
 
 import numpy as np

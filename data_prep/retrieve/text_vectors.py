@@ -1,7 +1,7 @@
 """Vectors of texts by latent semantic analysis of the corpus that is searched.
 
-Semantic similarity of captions and sentences is what UNIMO retrieves by [PAPER 3.3]; its encoder
-was never named.
+UNIMO retrieves by the semantic similarity of captions and sentences (Li et al. 2021, section 2.1);
+its encoder was never named.
 """
 
 import io

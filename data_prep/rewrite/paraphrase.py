@@ -1,7 +1,7 @@
 """Positives of whole sentences: what says the same in other words, and what does not quite.
 
-Where paraphrases come from is a plug: two translation models (back-translation, PAPER 3.3), any
-command, or the grammar of the demo world.
+Where paraphrases come from is a plug: two translation models (back-translation, Li et al.
+2021, section 2.1), any command, or the grammar of the demo world.
 """
 
 import shlex

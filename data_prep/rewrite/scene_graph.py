@@ -1,7 +1,7 @@
 """The scene graph of a caption, as far as its words show it: objects, attributes, relations.
 
 Nodes are spans of the caption, found in the tags and chunks of TextBlob's English parser, which
-needs no download. UNIMO's own parser [PAPER 3.3] was never published.
+needs no download. UNIMO's own parser (Li et al. 2021, section 2.1) was never published.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """Hard negatives of whole sentences: the captions of other images that say nearly the same.
 
-Similar = cosine of TF-IDF vectors [PAPER 3.3]. What may well be true of the image too is left out.
+Similar = cosine of TF-IDF vectors (Li et al. 2021, section 2.1). What may well be true of the image
+too is left out.
 """
 
 import io

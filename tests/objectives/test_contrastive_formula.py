@@ -1,7 +1,8 @@
-"""CMCL beside the formula of PAPER 3.3 written in numpy: value and gradients, on one and two ranks.
+"""CMCL beside its formula written in numpy: value and gradients, on one and two ranks.
 
-The numpy side knows nothing of groups, masks or log-sum-exps: it walks over pairs. Its gradients
-are central differences in float64, whose own error is about 1e-9.
+The formula is that of Li et al. 2021, section 2.1. The numpy side knows nothing of groups, masks or
+log-sum-exps: it walks over pairs. Its gradients are central differences in float64, whose own error
+is about 1e-9.
 """
 
 from typing import NamedTuple

@@ -1,7 +1,7 @@
-"""What a pair is compared with in cross-modal contrastive learning (PAPER 3.3): its other segments.
+"""What a pair is compared with in cross-modal contrastive learning: its other segments.
 
-Everything is drawn by key: the same pair in the same epoch meets the same rewrites and neighbours
-on any number of ranks.
+The method is that of Li et al. 2021, section 2.1. Everything is drawn by key: the same pair in the
+same epoch meets the same rewrites and neighbours on any number of ranks.
 """
 
 from collections.abc import Sequence

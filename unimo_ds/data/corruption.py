@@ -1,6 +1,6 @@
 """What is hidden from the model: whole-word spans, fragments, overlapping regions.
 
-All randomness comes from the generator that is passed in; PAPER sections 3.1 and 3.2 in brackets.
+All randomness comes from the generator that is passed in; in brackets sections of Li et al. 2021.
 """
 
 from bisect import bisect_left, bisect_right
@@ -48,7 +48,7 @@ def mask_spans(
     rng: np.random.Generator,
     unit_begins: np.ndarray = NONE,
 ) -> TextSegment:
-    """Masked language modelling over spans of whole units: words, and phrases if any [3.2].
+    """Masked language modelling over spans of whole units: words, and phrases if any [2.3].
 
     Spans of Geo(p) units, cut off at ``span_max_words``, are chosen until the budget of tokens is
     used; of the chosen tokens 80 % become [MASK], 10 % a random word, 10 % stay; all are asked for.
@@ -77,7 +77,7 @@ def mask_spans(
 def cut_fragments(
     tokens: np.ndarray, words: Words, config: CorruptionConfig, rng: np.random.Generator
 ) -> TextSegment:
-    """Sequence to sequence over fragments of one text [3.2].
+    """Sequence to sequence over fragments of one text [2.3].
 
     Fragments of U(fragment_min, fragment_max) tokens, widened to whole words, are cut until
     ``seq2seq_ratio`` of the tokens is used. Source: [CLS] rest [SEP], bidirectional. Target: [CLS]
@@ -153,7 +153,7 @@ def caption_target(tokens: np.ndarray) -> TextSegment:
 def mask_regions(
     boxes: np.ndarray, config: CorruptionConfig, rng: np.random.Generator
 ) -> np.ndarray:
-    """bool [R]: random anchors, and all regions that overlap one, until the share is reached [3.1].
+    """bool [R]: random anchors, and all regions that overlap one, until the share is reached [2.2].
 
     Overlap is intersection over union, compared with ``region_overlap``; at least one region is
     masked.

@@ -1,4 +1,4 @@
-"""CMCL: -log( Σ_positives exp(s) / Σ_all exp(s) ) per anchor, both forms of it (PAPER 3.3).
+"""CMCL: -log( Σ_positives exp(s) / Σ_all exp(s) ) per anchor, in both of its forms.
 
 (a) scored pairs: image and text encoded jointly; the anchor is a draw, which lies in one row: a
     pair drawn twice in a step is two anchors, whichever ranks hold them;
@@ -6,8 +6,8 @@
     = positive; every image and every text of a pair that has a positive is an anchor.
 
 Retrieved texts are positives of their pair's image and retrieved images of its captions; for all
-others they are negatives like any text or image, and never anchors themselves: the expectation of
-PAPER 3.3 is over pairs.
+others they are negatives like any text or image, and never anchors themselves: the expectation
+in Li et al. 2021, section 2.1, is over pairs.
 """
 
 from typing import NamedTuple

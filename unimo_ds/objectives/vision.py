@@ -1,4 +1,4 @@
-"""MRFR and MRC: features and soft labels of masked regions (PAPER 3.1)."""
+"""MRFR and MRC: features and soft labels of masked regions (Li et al. 2021, section 2.2)."""
 
 import torch
 from torch import Tensor

@@ -1,6 +1,7 @@
 """The house: imports point down, packages stay where they belong, files stay short."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -128,3 +129,10 @@ def test_files_say_what_they_are_for_and_stay_short(path):
     assert len(text.splitlines()) <= 350, "a file is one noun"
     if text.strip():
         assert ast.get_docstring(ast.parse(text)), "the first line says what the file is for"
+
+
+def test_citations_name_what_a_reader_can_find():
+    """The paper's own sections, upstream issue numbers, files of this repository."""
+    private = re.compile(r"\b(?:PAPER|KERNELS|FINDINGS|DESIGN|COMPOSITION)(?:\.md)? ?\d")
+    cited = [path for path in FILES if private.search(path.read_text(encoding="utf-8"))]
+    assert not cited

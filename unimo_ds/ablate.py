@@ -22,8 +22,9 @@ from unimo_ds.ablation.page import write_pages
 from unimo_ds.ablation.run import Planned, check_measurable, plan
 from unimo_ds.ablation.variants import VARIANTS
 from unimo_ds.config import RunConfig, load_config
+from unimo_ds.storage import StorageError
 from unimo_ds.tokenizer import load_tokenizer
-from unimo_ds.train.loop import NonFinite
+from unimo_ds.train.nonfinite import NonFinite
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -147,7 +148,7 @@ def _ablate(grid: Grid, out: Path, minutes: float, jobs: int, console: Console) 
 def _one_line_errors(console: Console) -> Iterator[None]:
     try:
         yield
-    except (ValueError, NonFinite) as error:
+    except (ValueError, StorageError, NonFinite) as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
 

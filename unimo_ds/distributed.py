@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from unimo_ds.storage import StorageError
+
 T = TypeVar("T")
 
 
@@ -56,18 +58,18 @@ def on_rank_0(decide: Callable[[], T]) -> T:
     """What ``decide`` returns on rank 0, on every rank; it is called nowhere else.
 
     Raises:
-        ValueError: raised by ``decide``, on every rank.
+        ValueError: raised by ``decide``, on every rank; in place of a StorageError, too.
     """
-    answer: list[Any] = [None, ""]
+    answer: list[Any] = [None, None]
     if rank() == 0:
         try:
             answer[0] = decide()
-        except ValueError as error:
+        except (ValueError, StorageError) as error:
             answer[1] = str(error)
     if dist.is_initialized():
         dist.broadcast_object_list(answer)
     decided, refusal = answer
-    if refusal:
+    if refusal is not None:
         raise ValueError(refusal)
     return decided
 
@@ -76,12 +78,13 @@ def agree(check: Callable[[], object]) -> None:
     """Calls ``check`` on every rank and returns on all of them or none.
 
     Raises:
-        ValueError: raised by ``check`` on some rank; all ranks raise what the first one says.
+        ValueError: raised by ``check`` on some rank, or a StorageError; all ranks raise what the
+            first one says.
     """
     refusal = ""
     try:
         check()
-    except ValueError as error:
+    except (ValueError, StorageError) as error:
         refusal = f"rank {rank()} on {socket.gethostname()}: {error}"
         if not dist.is_initialized():
             raise

@@ -18,6 +18,7 @@ from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
 from unimo_ds.report.summary import write_atomically
+from unimo_ds.storage import StorageError
 from unimo_ds.tasks import hard_negatives, retrieval
 from unimo_ds.tasks.folder import open_model, open_pairs
 from unimo_ds.tasks.packed import Advance, Scorer
@@ -41,7 +42,7 @@ def main(
     transformers_logging.disable_progress_bar()  # ours says more
     try:
         result = evaluate(model_folder, task, data, rerank, most, console)
-    except ValueError as error:
+    except (ValueError, StorageError) as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
     if out:

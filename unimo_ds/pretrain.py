@@ -14,6 +14,8 @@ from importlib import import_module
 
 from unimo_ds.config import RunConfig, load_config
 from unimo_ds.launch import adopt_launcher, unused_tasks
+from unimo_ds.storage import StorageError
+from unimo_ds.train.nonfinite import NonFinite
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """glibc's numbers for mallopt."""
@@ -49,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def exit_code(error: Exception) -> int:
     """2 for what the user can mend, 3 for a loss that is not finite, 1 for all else."""
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError | StorageError):
         return 2
-    return 3 if isinstance(error, import_module("unimo_ds.train.loop").NonFinite) else 1
+    return 3 if isinstance(error, NonFinite) else 1
 
 
 def run(config: RunConfig, *, fresh: bool, command: Sequence[str]) -> None:
@@ -59,6 +61,7 @@ def run(config: RunConfig, *, fresh: bool, command: Sequence[str]) -> None:
 
     Raises:
         ValueError: a configuration, corpus or checkpoint that does not go together.
+        StorageError: a corpus at a URL that cannot be read.
         NonFinite: a loss that is NaN or infinite.
     """
     # Below the arguments: torch and deepspeed take seconds, a wrong key should not.

@@ -31,6 +31,7 @@ CHUNK = 8 << 20
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
 _OBJECT_STORES = ("s3", "gs", "gcs", "abfs", "abfss", "az")  # an upload appears whole or not at all
 _WEB = ("http", "https")  # files without folders
+_GONE = (404, 410)
 _DENIED = re.compile(
     "ACCESS_DENIED|INVALID_ACCESS_KEY|INVALID_CLIENT_TOKEN|SIGNATURE_DOES_NOT_MATCH|"
     "UNRECOGNIZED_CLIENT|NO_SUCH_BUCKET|InvalidBucketName|HTTP status 40[0134]"
@@ -191,7 +192,25 @@ class RemotePath:
         return self.url if self.scheme in _WEB else str(self.key)
 
     def _info(self) -> arrow_fs.FileInfo:
-        return retried(f"look at {self}", lambda: self._filesystem().get_file_info(self._path()))
+        ask = self._web_info if self.scheme in _WEB else self._stored_info
+        return retried(f"look at {self}", ask)
+
+    def _stored_info(self) -> arrow_fs.FileInfo:
+        return self._filesystem().get_file_info(self._path())
+
+    def _web_info(self) -> arrow_fs.FileInfo:
+        """As `_stored_info`; fsspec calls a server that does not answer a file that is not there.
+
+        Raises:
+            ConnectionError: the server did not say that there is no such file.
+        """
+        try:
+            self._filesystem().handler.fs.info(self.url)
+        except FileNotFoundError as error:
+            cause = error.__cause__
+            if cause is not None and getattr(cause, "status", 0) not in _GONE:
+                raise ConnectionError(str(cause) or type(cause).__name__) from cause
+        return self._stored_info()
 
     def _listed(self, recursive: bool) -> list[arrow_fs.FileInfo]:
         if self.scheme in _WEB:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -107,6 +108,20 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
         (folder / "config.json").write_text("{}")
         raise OSError("the disk is full")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_there_is_filled_and_stays(tmp_path, monkeypatch):
+    """It may be a mount point, or where somebody stands."""
+    monkeypatch.chdir(tmp_path)
+    before = tmp_path.stat().st_ino
+    with whole_folder(Path(".")) as folder:
+        (folder / "config.json").write_text("{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert tmp_path.stat().st_ino == before
+    with pytest.raises(OSError, match="full"), whole_folder(tmp_path) as folder:
+        (folder / "model.safetensors").write_text("half")
+        raise OSError("the disk is full")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,8 @@ for worker in multiprocessing.active_children():
             state = os.stat(folder + name)
             blocks[state.st_ino] = state.st_blocks * 512
 size = os.statvfs("/dev/shm")
-print(json.dumps([sum(blocks.values()), loader.bytes_ahead(0, 24), size.f_blocks * size.f_frsize]))
+ahead = loader.bytes_ahead(range(24))
+print(json.dumps([sum(blocks.values()), ahead, size.f_blocks * size.f_frsize]))
 os._exit(0)
 """
 

@@ -46,6 +46,12 @@ def test_steps_that_were_skipped_are_metrics_too(tmp_path: Path):
     assert (run.skipped, run.unreadable, len(run.train)) == ([2, 3], 0, 1)
 
 
+def test_what_was_skipped_counts_until_a_start_goes_back_before_it(tmp_path: Path):
+    texts = [line("skipped", 3), line("skipped", 6), line("start", 4), line("skipped", 5)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(texts))
+    assert (read_run(tmp_path).skipped, read_run(tmp_path).unreadable) == ([3, 5], 0)
+
+
 def test_values_that_are_no_numbers_are_counted_and_left_out(tmp_path: Path):
     texts = [line("train", 1, loss=float("nan")), line("train", 2, loss=2.0)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(texts))

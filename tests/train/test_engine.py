@@ -14,9 +14,10 @@ from unimo_ds.pretrain import main
 from unimo_ds.train.checkpoint import load_checkpoint, save_checkpoint, whole_checkpoints
 from unimo_ds.train.engine import OWNED_BY_RUN_CONFIG, PlainEngine, deepspeed_settings
 from unimo_ds.train.heldout import rank_of_best
-from unimo_ds.train.loop import NonFinite, train_step
+from unimo_ds.train.loop import train_step
 from unimo_ds.train.metrics import Tally, peak_flops, useful_flops
 from unimo_ds.train.model import build_model
+from unimo_ds.train.nonfinite import NonFinite
 from unimo_ds.train.optim import build_optimizer, learning_rate
 
 ROOT = Path(__file__).parents[2]

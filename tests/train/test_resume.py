@@ -32,7 +32,7 @@ def half(trained, tmp_path):
 
 def losses(run):
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [line["loss"] for line in lines]
+    return [line["loss"] for line in lines if line["type"] == "train"]
 
 
 def weights(run):
@@ -62,6 +62,10 @@ def test_moved_corpora_go_on_to_the_bit(small_toml, corpora, trained, half, tmp_
     assert losses(half) == losses(trained / "whole")
     expected = weights(trained / "whole")
     assert all(torch.equal(weight, expected[name]) for name, weight in weights(half).items())
+
+
+def test_the_model_that_weights_came_from_may_move(small_toml, half):
+    assert start(small_toml, half, "model.init=elsewhere") == 0
 
 
 def test_corpora_built_anew_under_the_same_path_are_refused(small_toml, corpora, half, capsys):
@@ -127,7 +131,7 @@ def test_other_rows_are_refused_where_a_step_would_be_several(small_toml, half, 
 def test_other_rows_are_refused_where_a_step_was_several(small_toml, tmp_path, capsys):
     run, small_rows = tmp_path / "run", ("batch.rows=1", "batch.tokens_per_row=1100")
     assert start(small_toml, run, *small_rows, "train.stop_after=2") == 0
-    assert "step 0 is 2 micro-steps: batch.rows 1 of" in capsys.readouterr().out
+    assert "step 1 is 2 micro-steps: batch.rows 1 of" in capsys.readouterr().out
     assert start(small_toml, run, "batch.rows=2", "batch.tokens_per_row=1100") == 2
     message = capsys.readouterr().err
     assert "batch.rows 1 (here 2) in up to 2 micro-steps a step" in message
@@ -138,10 +142,12 @@ def test_another_end_says_what_the_learning_rate_does(small_toml, trained, tmp_p
     run = shutil.copytree(trained / "whole", tmp_path / "run")
     assert start(small_toml, run, "train.steps=6") == 0
     assert (
-        "train.steps is 6, it was 4: the learning rate of step 4 goes from 0.000e+00 to 4.000e-04, "
+        "train.steps is 6, it was 4: the learning rate of step 5 goes from 0.000e+00 to 4.000e-04, "
         "and from there linearly to 0 at step 6"
     ) in capsys.readouterr().out
-    rates = [json.loads(line)["lr"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rates = [
+        json.loads(line).get("lr") for line in (run / "metrics.jsonl").read_text().splitlines()
+    ]
     assert rates[-2:] == pytest.approx([4e-4, 2e-4])
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import socket
 
 import pytest
 
@@ -93,6 +94,23 @@ def test_checkpoints_that_cannot_be_loaded_change_nothing(small_toml, run, capsy
 def test_a_first_start_that_is_refused_makes_no_folder(small_toml, tmp_path, damaged_texts):
     assert start(small_toml, tmp_path / "new" / "run", f'data.texts=["{damaged_texts}"]') == 2
     assert not (tmp_path / "new").exists()
+
+
+def test_storage_that_does_not_answer_is_told_in_one_line(small_toml, run, monkeypatch, capsys):
+    monkeypatch.setattr("unimo_ds.storage.FIRST_PAUSE", 0.001)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/corpus"
+    before = everything_in(run.parent)  # nobody listens there any more
+    assert start(small_toml, run, f'data.texts=["{url}"]') == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("unimo_ds.pretrain")]
+    assert f"cannot look at {url}/manifest.json, tried 6 times" in line
+    assert everything_in(run.parent) == before
+
+
+def test_a_folder_that_cannot_be_made_is_told_in_one_line(small_toml, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert start(small_toml, tmp_path / "file" / "run") == 2
+    assert f"cannot write into {tmp_path / 'file' / 'run'}" in capsys.readouterr().err
 
 
 def test_an_accepted_start_says_what_it_runs_and_keeps_what_converts_it(

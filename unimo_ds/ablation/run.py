@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from unimo_ds.ablation.variants import variant
-from unimo_ds.config import RunConfig
+from unimo_ds.config import RunConfig, config_from_dict
 from unimo_ds.config_rules import check
 from unimo_ds.data.shards import PairCorpus, open_collection
 from unimo_ds.pretrain import keep_heap_compact
@@ -99,11 +99,12 @@ def finished(planned: Planned) -> dict[str, Any] | None:
     if not planned.result.is_file():
         return None
     result = json.loads(planned.result.read_text(encoding="utf-8"))
-    theirs, ours = result["config"], asdict(planned.config)
+    # Fields that are newer than the result have their default values.
+    before, ours = asdict(config_from_dict(result["config"])), asdict(planned.config)
     for section, values in ours.items():
-        if theirs.get(section) != values:
+        if before[section] != values:
             raise ValueError(
-                f"{planned.result} was made with {section} = {theirs.get(section)}, now it is "
+                f"{planned.result} was made with {section} = {before[section]}, now it is "
                 f"{values}: name a new folder with --out"
             )
     return result

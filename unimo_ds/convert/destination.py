@@ -19,10 +19,21 @@ def check_free(destination: Path) -> None:
 
 @contextmanager
 def whole_folder(destination: Path) -> Iterator[Path]:
-    """A folder beside ``destination`` to fill, which gets its name if nothing fails."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".convert-", dir=destination.parent) as folder:
-        unfinished = Path(folder) / destination.name
+    """A folder to fill, which becomes ``destination`` if nothing fails.
+
+    A folder that is there already may be a mount point or where somebody stands, and stays: what
+    was filled is moved into it, config.json last, without which it is no model.
+    """
+    destination = destination.absolute()
+    is_there = destination.is_dir()
+    beside = destination if is_there else destination.parent
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".convert-", dir=beside) as folder:
+        unfinished = Path(folder) / "model"
         unfinished.mkdir()
         yield unfinished
-        os.replace(unfinished, destination)
+        if not is_there:
+            os.replace(unfinished, destination)
+            return
+        for path in sorted(unfinished.iterdir(), key=lambda path: path.name == "config.json"):
+            os.replace(path, destination / path.name)

@@ -70,7 +70,7 @@ def fetch_corpora(data: DataConfig) -> None:
     """Has a whole local copy made of every corpus of the run that lies at a URL.
 
     Raises:
-        ValueError: as `local_corpus`.
+        ValueError, StorageError: as `local_corpus`.
     """
     for folder in (*data.texts, *data.images, *data.pairs, *data.heldout_pairs):
         local_corpus(folder, data.cache)

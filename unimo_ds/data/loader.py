@@ -26,6 +26,7 @@ from unimo_ds.data.schema import REWRITES
 from unimo_ds.data.segments import Sample, Segment
 from unimo_ds.data.shards import Collection, PairCorpus, open_collection
 from unimo_ds.distributed import uses_gpu
+from unimo_ds.storage import StorageError
 
 AHEAD = 2
 """Steps that each worker builds ahead."""
@@ -149,22 +150,22 @@ class Loader:
                 waiting = pool.submit(next, arriving, None)
                 yield step
 
-    def bytes_ahead(self, start: int, stop: int) -> int:
-        """Memory in which processes hand over the steps ``start`` to ``stop`` to this rank, if all
-        are like the first; 0 without processes.
+    def bytes_ahead(self, steps: Sequence[int]) -> int:
+        """Memory in which processes hand over ``steps`` to this rank, if all are like the first; 0
+        without processes.
 
         A worker comes to hold the steps that it has built ahead and one that is trained on.
         """
         workers = self.config.data.workers
-        if workers < 2 or start >= stop:
+        if workers < 2 or not steps:
             return 0
-        draws = self.mixture.step(start, self.config.batch.samples)
+        draws = self.mixture.step(steps[0], self.config.batch.samples)
         round_to = self.config.batch.round_to
         of_step = sum(
             handed_over_bytes(batch_bytes(_segments(rows), self.sizes, round_to))
-            for rows in self._plan(draws, start)
+            for rows in self._plan(draws, steps[0])
         )
-        return min(workers * (AHEAD + 1), stop - start) * of_step
+        return min(workers * (AHEAD + 1), len(steps)) * of_step
 
     def _build(self, draws: Sequence[Draw], step: int) -> list[MicroStep]:
         return [self._micro_step(rows) for rows in self._plan(draws, step)]
@@ -232,8 +233,8 @@ class _Steps(Dataset[list[_Sent] | ValueError]):
     def __getitem__(self, step: int) -> list[_Sent] | ValueError:
         try:
             return self._sent(step)
-        except ValueError as error:
-            return ValueError(*error.args)
+        except (ValueError, StorageError) as error:
+            return ValueError(str(error))
 
     def _sent(self, step: int) -> list[_Sent]:
         if self._made is None:  # in the worker

@@ -18,7 +18,7 @@ from unimo_ds.report.page import Outcome, render, source_names
 from unimo_ds.report.samples import Answers
 from unimo_ds.report.scoring import Scenes, read_scenes
 from unimo_ds.report.summary import SUMMARY_NAME, summarise, write_atomically
-from unimo_ds.storage import is_url
+from unimo_ds.storage import StorageError, is_url
 
 PAGE_NAME = "report.html"
 
@@ -44,7 +44,7 @@ def main(
     transformers_logging.disable_progress_bar()  # ours says more
     try:
         page = write_report(run_folder, model_folder, out, pairs, scenes, started, console)
-    except ValueError as error:
+    except (ValueError, StorageError) as error:
         console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
         sys.exit(2)
     console.print(f"report: {page}", highlight=False, soft_wrap=True)

@@ -10,7 +10,7 @@ CONFIG_NAME = "config.json"
 COMMAND_NAME = "command.txt"
 METRICS_NAME = "metrics.jsonl"
 
-TRAIN, HELDOUT, SKIPPED = "train", "heldout", "skipped"
+TRAIN, HELDOUT, SKIPPED, START = "train", "heldout", "skipped", "start"
 OBJECTIVES = ("mlm", "seq2seq", "mrfr", "mrc", "cmcl")
 
 END_SHARE = 0.05
@@ -83,7 +83,8 @@ def read_run(folder: Path) -> Run:
 def parse_metrics(texts: Iterable[str]) -> tuple[dict[str, list[Line]], int]:
     """The lines of each type by step, and how many texts are no metrics.
 
-    A resumed run repeats the steps after its checkpoint: the last line of a step wins.
+    A resumed run repeats the steps after its checkpoint: the last line of a step wins, and what was
+    skipped there before is forgotten.
     """
     found: dict[str, dict[int, Line]] = {TRAIN: {}, HELDOUT: {}, SKIPPED: {}}
     unreadable = 0
@@ -93,7 +94,11 @@ def parse_metrics(texts: Iterable[str]) -> tuple[dict[str, list[Line]], int]:
         try:
             record = json.loads(text)
             line = Line(int(record["step"]), float(record["seconds"]), _numbers(record))
-            found[record["type"]][line.step] = line
+            if record["type"] == START:
+                past = {step: by for step, by in found[SKIPPED].items() if step <= line.step}
+                found[SKIPPED] = past
+            else:
+                found[record["type"]][line.step] = line
         except (json.JSONDecodeError, KeyError, TypeError, ValueError):
             unreadable += 1
     return {kind: [by[step] for step in sorted(by)] for kind, by in found.items()}, unreadable

@@ -14,7 +14,7 @@ from unimo_ds.tokenizer import load_tokenizer
 
 CORPORA = ("texts", "images", "pairs", "heldout_pairs")
 SECTIONS = ("model", "data", "batch", "corruption", "cmcl", "loss", "optim")
-NO_SETTINGS = {"data": ("tokenizer", *CORPORA, "workers", "cache")}
+NO_SETTINGS = {"model": ("init",), "data": ("tokenizer", *CORPORA, "workers", "cache")}
 """Fields of `SECTIONS` that say where something lies or how it is read, not what is computed."""
 CUT = ("batch.rows", "batch.tokens_per_row")
 """How a step is cut into micro-steps of rows; of a single one the losses do not depend on it."""

@@ -24,13 +24,10 @@ from unimo_ds.train.metrics import (
     peak_flops,
     term_sums,
 )
+from unimo_ds.train.nonfinite import NonFinite
 from unimo_ds.train.optim import learning_rate
 from unimo_ds.train.skipping import with_skipped
 from unimo_ds.train.start import begin, most_micro_steps
-
-
-class NonFinite(RuntimeError):
-    """A loss or gradient that is NaN or infinite."""
 
 
 def train(
@@ -55,6 +52,7 @@ def train(
     with ExitStack() as stack:
         log = MetricsLog(config.run_folder)
         stack.callback(log.close)
+        log.begin(start.step, start.seconds)
         advance = stack.enter_context(progress(start.step, config.train.steps))
         tally = Tally()
         for step in range(start.step, start.stop):
@@ -66,7 +64,7 @@ def train(
                 say(f"step {done}/{config.train.steps} is skipped, as train.skip_steps says")
             else:
                 micro_steps = clock.wait_for(start.batches)
-                most = most_micro_steps(most, step, len(micro_steps), config)
+                most = most_micro_steps(most, done, len(micro_steps), config)
                 grad_norm = train_step(engine, micro_steps, step, lr, config, tally)
             if done % config.train.log_every == 0 or done == config.train.steps:
                 metrics = clock.lap(tally) | {"lr": lr, "grad_norm": grad_norm}

@@ -3,6 +3,7 @@
 import json
 import resource
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -135,15 +136,23 @@ class MetricsLog:
             self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
             self._board = SummaryWriter(str(folder / "tensorboard"))
 
+    def begin(self, step: int, seconds: float) -> None:
+        """Marks, behind the lines of earlier starts, the step that a run goes on from: steps after
+        it that were skipped before may be trained on now."""
+        if self._active and self._file.tell():
+            self._append({"type": "start", "step": step, "seconds": seconds})
+
     def write(self, kind: str, step: int, metrics: Metrics) -> None:
         if not self._active:
             return
-        line = {"type": kind, "step": step} | metrics
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        self._append({"type": kind, "step": step} | metrics)
         for name, value in metrics.items():
             if value is not None:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def _append(self, line: Mapping[str, object]) -> None:
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
 
     def close(self) -> None:
         if self._active:

@@ -135,6 +135,6 @@ def schedule_notice(step: int, before: int, config: RunConfig) -> list[str]:
         return []
     old, new = (learning_rate(min(step, end), end, config.optim) for end in (before, here))
     return [
-        f"train.steps is {here}, it was {before}: the learning rate of step {step} goes from "
+        f"train.steps is {here}, it was {before}: the learning rate of step {step + 1} goes from "
         f"{old:.3e} to {new:.3e}, and from there linearly to 0 at step {here}"
     ]

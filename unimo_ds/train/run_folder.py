@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -29,10 +30,30 @@ def commit_start(config: RunConfig, *, fresh: bool, command: Sequence[str]) -> N
         config: of the run.
         fresh: set an earlier run of this name aside.
         command: that started it, for ``command.txt``.
+
+    Raises:
+        ValueError: the folder cannot be written to.
     """
-    folder = config.run_folder
     tokenizer = load_tokenizer(config.data.tokenizer).to_json()
     regions = region_source(config)
+    try:
+        _write_start(config, tokenizer, regions, fresh=fresh, command=command)
+    except OSError as error:
+        raise ValueError(
+            f"cannot write into {config.run_folder.absolute()} on {socket.gethostname()} "
+            f"({error}): set folder, or make room there"
+        ) from error
+
+
+def _write_start(
+    config: RunConfig,
+    tokenizer: str,
+    regions: RegionSource | None,
+    *,
+    fresh: bool,
+    command: Sequence[str],
+) -> None:
+    folder = config.run_folder
     if fresh and folder.exists():
         folder.rename(folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}"))
     folder.mkdir(parents=True, exist_ok=True)

@@ -26,13 +26,15 @@ def say_trained_before(run: Path, skipped: Set[int], start: int) -> None:
 
 def _skipped_before(run: Path) -> set[int]:
     """The steps that earlier starts of ``run`` skipped."""
-    steps = set()
+    steps: set[int] = set()
     metrics = run / "metrics.jsonl"
     for text in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else ():
         try:
             line = json.loads(text)
             if line["type"] == "skipped":
                 steps.add(int(line["step"]))
+            elif line["type"] == "start":  # what it goes on from holds no later step
+                steps = {step for step in steps if step <= int(line["step"])}
         except (ValueError, KeyError, TypeError):  # the torn last line of a run that was killed
             continue
     return steps

@@ -45,13 +45,15 @@ def begin(
     Raises:
         ValueError: a checkpoint or corpora that do not go with ``config``; the folder is as it was.
     """
-    identity = identity_of(config)  # once: a corpus may be built anew while the run goes on
+    # Once: a corpus may be built anew while the run goes on.
+    identity = on_rank_0(lambda: identity_of(config))
     resumed = None if fresh else load_checkpoint(engine, config, identity)
     step = resumed.step if resumed else 0
     stop = min(config.train.stop_after or config.train.steps, config.train.steps)
     skipped = skipped_steps(config.train)
-    check_batches_fit(config.data, loader.bytes_ahead(step, stop))
-    batches = loader.steps([at for at in range(step, stop) if at + 1 not in skipped])
+    steps = [at for at in range(step, stop) if at + 1 not in skipped]
+    check_batches_fit(config.data, loader.bytes_ahead(steps))
+    batches = loader.steps(steps)
     first = list(islice(batches, 1))  # damage of a corpus shows when it is read
     if resumed and first:
         check_cut(resumed, config, len(first[0]))
@@ -74,7 +76,10 @@ def _last_steps(resumed: CheckpointManifest, config: RunConfig) -> int:
 
 
 def most_micro_steps(so_far: int, step: int, micro_steps: int, config: RunConfig) -> int:
-    """Of any step, this one included (0: not known); says when it is the first to have as many."""
+    """Returns the most of any step, the one counted ``step`` (from 1) included; 0: not known.
+
+    Says when it has more than all before.
+    """
     if not 0 < so_far < micro_steps:
         return so_far
     batch = config.batch

@@ -4,6 +4,10 @@ import errno
 import hashlib
 import io
 import random
+import socket
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import boto3
 import pytest
@@ -160,3 +164,18 @@ def test_only_a_full_disk_is_told_as_one(number, tmp_path):
     expected = {errno.ENOSPC: "is full: .* MB are free", errno.EFBIG: "ulimit", errno.EIO: "broken"}
     with pytest.raises(OSError, match=expected[number]), clear_errors(tmp_path / "file"):
         raise OSError(number, "broken")
+
+
+def test_a_web_server_that_does_not_answer_is_not_one_without_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "FIRST_PAUSE", 0.001)
+    (tmp_path / "there.bin").write_bytes(CONTENT)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert RemotePath(f"{url}/there.bin").is_file() and not RemotePath(f"{url}/none").exists()
+        server.shutdown()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(StorageError, match="tried 6 times: Cannot connect"):
+        RemotePath(f"http://127.0.0.1:{port}/there.bin").is_file()

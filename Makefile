@@ -76,6 +76,8 @@ kernels-on-%: build/triton-%/.installed
 		tests/kernels/test_similarity_triton.py \
 		tests/kernels/test_attention_nonfinite.py tests/kernels/test_similarity_nonfinite.py
 
+# A stamp behind two patterns: make would take it for a scrap and remove it.
+.PRECIOUS: build/triton-%/.installed
 build/triton-%/.installed:
 	$(PYTHON) -m venv build/triton-$*
 	build/triton-$*/bin/pip install --quiet --retries 0 --timeout 15 --extra-index-url $(CPU_INDEX) $(CPU_TORCH)

@@ -24,6 +24,7 @@ from torch import Tensor
 from unimo_kernels.dispatch import Unsupported, check_capability
 from unimo_kernels.gather import Move, choice, move
 from unimo_kernels.integers import PADDING_SEGMENT
+from unimo_kernels.once import without_second_derivative
 
 WIDEST_HEAD, WIDEST_EVERYWHERE = 256, 192
 DATA_CENTRE = ((8, 0), (9, 0), (10, 0), (10, 3))
@@ -224,7 +225,8 @@ def _kernel() -> tuple[str, Varlen]:
             causal=call.causal,
             deterministic=torch.are_deterministic_algorithms_enabled(),
         )
-        return out
+        # Its backward writes into buffers that autograd knows nothing of.
+        return without_second_derivative(out, "attention on flash_attn")
 
     return PACKAGE, package
 

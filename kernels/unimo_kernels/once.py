@@ -1,10 +1,11 @@
-"""A backward that can be run but not differentiated, and says so."""
+"""Gradients that can be computed but not differentiated, and say so."""
 
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 def first_derivative_only(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -28,3 +29,20 @@ def first_derivative_only(what: str) -> Callable[[Callable[..., Any]], Callable[
         return checked
 
     return decorate
+
+
+def without_second_derivative(x: Tensor, what: str) -> Tensor:
+    """``x``, the result of a function that is not ours; its backward raises under create_graph."""
+    marked: Tensor = _Marked.apply(x, what)
+    return marked
+
+
+class _Marked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, what: str) -> Tensor:
+        ctx.what = what
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return first_derivative_only(ctx.what)(lambda _, grad: (grad, None))(ctx, grad)

@@ -30,7 +30,10 @@ HOPPER = [
 MATRIX = ["similarity_statistics-bf16-both", "similarity_gradients-bf16-both"]
 CASES = {
     (80, ATTENTION): [f"{kernel}-K64-bf16" for kernel in (*KERNELS, "attention_delta")],
-    (89, ATTENTION): [f"{kernel}-K128-bf16-dropout" for kernel in (KERNELS[0], KERNELS[2])],
+    (89, ATTENTION): [
+        *(f"{kernel}-K128-bf16-dropout" for kernel in (KERNELS[0], KERNELS[2])),
+        "attention_forward-K128-bf16-dropout-contained",
+    ],
     (90, ATTENTION): HOPPER,
     (100, ATTENTION): [f"{kernel}-K64-bf16" for kernel in KERNELS],
     (80, SIMILARITY): [*MATRIX, "combine"],

@@ -4,6 +4,8 @@ Legend: T positions · H heads · K head width
 """
 
 import math
+import sys
+from types import ModuleType
 
 import pytest
 import torch
@@ -25,8 +27,10 @@ from tests.kernels.packed_rows import (
 )
 from unimo_kernels.attention_flash import (
     ATEN,
+    PACKAGE,
     Call,
     FlashLayout,
+    _kernel,
     aten_varlen,
     attention_flash,
     check_flash,
@@ -210,3 +214,32 @@ def test_dropout_is_replayed_from_torchs_generator_and_keeps_the_mean() -> None:
     outs = torch.stack([drop(i).float() for i in range(20)])
     assert float(outs.std()) > 0.05
     assert float(outs.mean()) == pytest.approx(1.0, abs=0.02)
+
+
+class _Package(torch.autograd.Function):
+    """As those of flash-attn: the backward fills a buffer that autograd knows nothing of."""
+
+    @staticmethod
+    def forward(ctx, q, k, v):
+        return 2 * q + k + v
+
+    @staticmethod
+    def backward(ctx, grad):
+        return (2 * grad).detach(), grad.detach(), grad.detach()
+
+
+def test_the_gradient_of_the_package_is_no_constant_in_silence(monkeypatch) -> None:
+    package = ModuleType("flash_attn")
+    package.flash_attn_varlen_func = lambda q, k, v, **_: _Package.apply(q, k, v)
+    monkeypatch.setitem(sys.modules, "flash_attn", package)
+    _kernel.cache_clear()
+    try:
+        assert flash_form() == PACKAGE
+        row = ROWS["T48-equal-bidirectional"]
+        leaves = [x.requires_grad_() for x in inputs_for(row, 1, 32)[:3]]
+        out = attention_flash(*leaves, flash_layout(*row.tensors()), 0.0)
+        torch.autograd.grad(out.sum(), leaves, retain_graph=True)
+        with pytest.raises(RuntimeError, match="attention on flash_attn has no second derivative"):
+            torch.autograd.grad(out.sum(), leaves, create_graph=True)
+    finally:
+        _kernel.cache_clear()

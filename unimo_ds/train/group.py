@@ -1,5 +1,6 @@
 """Where the ranks meet, how they talk, and how they end: together."""
 
+import atexit
 import os
 import socket
 import sys
@@ -18,16 +19,12 @@ from unimo_ds.distributed import launched_ranks, uses_gpu
 from unimo_ds.launch import LOOPBACK
 from unimo_ds.train.console import told_while_waiting
 from unimo_ds.train.extension import load_extension
-from unimo_ds.train.watchdog import UNEXPECTED, Watchdog, exit_at_once
+from unimo_ds.train.watchdog import UNEXPECTED, NotMet, Watchdog, exit_at_once
 
 CONSEQUENCE_SECONDS = 1.5
 """In which the failure of a collective shows itself to come from the end of another rank."""
 LATE_MEETING = timedelta(minutes=1)
 """For a rank that failed before it met the others."""
-
-
-class NotMet(ValueError):
-    """Ranks that were announced and did not come."""
 
 
 class _Met:
@@ -50,6 +47,8 @@ def meet(timeout: timedelta) -> None:
         with told_while_waiting(f"{name} waits for {ranks} to meet at {where}"):
             _Met.store = next(iter(rendezvous("env://", timeout=timeout)))[0]
             _Met.watchdog = Watchdog(_Met.store, rank, address)
+            if rank == 0:
+                _Met.watchdog.wait_for_greetings(launched_ranks(), timeout)
     except dist.DistError as error:
         raise NotMet(
             f"{name} did not meet {ranks} at {where} within {timeout.total_seconds():.0f} s: see "
@@ -110,6 +109,8 @@ def open_group(timeout: timedelta) -> None:
         world_size=world_size,
         timeout=timeout,
     )
+    if world_size == 1:
+        atexit.register(leave_group)  # a refusal passes `leave_group`; several ranks `end_ranks`
 
 
 def set_timeout(timeout: timedelta) -> None:

@@ -7,6 +7,7 @@ fails tells rank 0 why, and rank 0 tells all others.
 
 import contextlib
 import hmac
+import ipaddress
 import json
 import multiprocessing
 import os
@@ -17,21 +18,31 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NamedTuple, NoReturn
 
-from torch.distributed import Store
+from torch.distributed import DistError, Store
 
 STORE_KEY = "unimo_ds/watchdog"
+UNREACHED_KEY = f"{STORE_KEY}/unreached"
 KEEPALIVE = {"TCP_KEEPIDLE": 3, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3}
 """Seconds of silence, seconds between probes, probes: a machine that is gone is missed in 6 s."""
 GRACE = 0.5
 """Seconds in which a closed connection may be a launcher's doing that ends this rank as well, and a
 refusal one that rank 0 is about to make itself."""
 ANSWER_SECONDS = 5.0
+GREET_EVERY = 0.05
+"""Seconds between looks at who has greeted."""
 MOST_BYTES = 1 << 16
-"""Received at once, and from whom has not yet said who it is."""
+"""Received at once."""
+GREETING_BYTES = 1 << 12
+"""Received from whom has not yet said who it is."""
 UNEXPECTED = 1
 """The exit code of an error that is neither the user's nor a loss that is not finite."""
+
+
+class NotMet(ValueError):
+    """Ranks that were announced and did not come."""
 
 
 class Failure(NamedTuple):
@@ -66,17 +77,19 @@ class Watchdog:
         address: of the machine of rank 0.
 
     Raises:
-        ValueError: rank 0's port cannot be reached.
+        NotMet: rank 0's port cannot be reached.
     """
 
     def __init__(self, store: Store, rank: int, address: str) -> None:
         self.rank, self.host = rank, socket.gethostname()
+        self._store = store
         self._lock = threading.Lock()  # held by the thread that ends this process, for ever
         self._closed = False
         self._failure: Failure | None = None  # of this rank
         self._peers: dict[socket.socket, _Peer] = {}
+        self._greeted: set[int] = set()
         if rank == 0:
-            self._listener = _listen()
+            self._listener = _listen(address)
             self._token = secrets.token_hex(16)
             port = self._listener.getsockname()[1]
             store.set(
@@ -90,6 +103,27 @@ class Watchdog:
             _send(self._connection, greeting)
         watch = self._watch_peers if rank == 0 else self._watch_rank_0
         threading.Thread(target=watch, name="watchdog", daemon=True).start()
+
+    def wait_for_greetings(self, world_size: int, timeout: timedelta) -> None:
+        """On rank 0: returns when every other rank has connected; until then the end of a rank
+        would be missed.
+
+        Raises:
+            NotMet: some have not in time, or have said in the store that they cannot.
+        """
+        give_up_at = time.monotonic() + timeout.total_seconds()
+        while missing := set(range(1, world_size)) - self._greeted:
+            if self._store.check([UNREACHED_KEY]):
+                raise NotMet(self._store.get(UNREACHED_KEY).decode())
+            if time.monotonic() > give_up_at:
+                ranks = ", ".join(map(str, sorted(missing)))
+                raise NotMet(
+                    f"rank 0 on {self.host} has not heard of these ranks within "
+                    f"{timeout.total_seconds():.0f} s: {ranks}; see what they say, whether they "
+                    f"were killed, and whether their machines reach port "
+                    f"{self._listener.getsockname()[1]} of rank 0's"
+                )
+            time.sleep(GREET_EVERY)
 
     def fail(self, code: int, text: str) -> NoReturn:
         """Prints ``text`` once and ends all ranks with exit code ``code``."""
@@ -113,11 +147,14 @@ class Watchdog:
         try:
             connection = socket.create_connection((address, port), ANSWER_SECONDS)
         except OSError as error:
-            raise ValueError(
+            refusal = (
                 f"rank {self.rank} on {self.host} cannot reach rank 0 at {address}, port {port} "
                 f"({error}): ranks connect to each other at ports of the system's choice; let them "
                 "through, or set MASTER_ADDR to an address of rank 0 that all nodes reach"
-            ) from error
+            )
+            with contextlib.suppress(DistError):
+                self._store.set(UNREACHED_KEY, refusal)  # or rank 0 would wait for this rank
+            raise NotMet(refusal) from error
         connection.settimeout(None)
         _keep_alive(connection)
         return connection
@@ -146,10 +183,9 @@ class Watchdog:
             while not self._closed:
                 for key, _ in selector.select(GRACE / 2):
                     if key.fileobj is self._listener:
-                        connection, _ = self._listener.accept()
-                        _keep_alive(connection)
-                        self._peers[connection] = _Peer(connection)
-                        selector.register(connection, selectors.EVENT_READ)
+                        if connection := _accept(self._listener):
+                            self._peers[connection] = _Peer(connection)
+                            selector.register(connection, selectors.EVENT_READ)
                     elif not self._hear(peer := self._peers[key.fileobj]):  # type: ignore[index]
                         selector.unregister(peer.connection)
                         peer.connection.close()
@@ -158,23 +194,26 @@ class Watchdog:
 
     def _hear(self, peer: _Peer) -> bool:
         """Takes what a connection brought; False where nothing more is to be heard of it."""
-        chunk = _receive(peer.connection)
-        if not chunk and peer.rank >= 0:
+        known = peer.rank >= 0
+        most = MOST_BYTES if known else GREETING_BYTES - len(peer.received)
+        chunk = _receive(peer.connection, most)
+        if not chunk and known:
             peer.lost_at = min(peer.lost_at, time.monotonic())
             return True
         peer.received += chunk
         *lines, peer.received = peer.received.split(b"\n")
         try:
-            known = all(self._take(peer, json.loads(line)) for line in lines)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            welcome = all(self._take(peer, json.loads(line)) for line in lines)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False  # not one of our ranks: a port scanner
-        return known and bool(chunk) and (peer.rank >= 0 or len(peer.received) < MOST_BYTES)
+        return welcome and bool(chunk) and (peer.rank >= 0 or len(peer.received) < GREETING_BYTES)
 
     def _take(self, peer: _Peer, message: dict[str, Any]) -> bool:
         if peer.rank < 0:
             if not hmac.compare_digest(message["token"], self._token):
                 return False
             peer.rank, peer.host = message["rank"], message["host"]
+            self._greeted.add(peer.rank)
             return True
         if "bye" in message:
             return False
@@ -224,10 +263,38 @@ def exit_at_once(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _listen() -> socket.socket:
+def _listen(address: str) -> socket.socket:
+    """Listens on all interfaces, but where no other machine can be meant on the loopback alone."""
+    if _is_loopback(address):
+        # Of the addresses of localhost IPv4's is the least; who connects tries all of them.
+        family, *_, place = min(socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM))
+        return socket.create_server(place[:2], family=family)
     if socket.has_dualstack_ipv6():
         return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
     return socket.create_server(("", 0))
+
+
+def _is_loopback(address: str) -> bool:
+    """Asks no resolver: a machine's own name is often a loopback address there, and only there."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address.lower() == "localhost"
+
+
+def _accept(listener: socket.socket) -> socket.socket | None:
+    """A connection, if one is to be had: strangers can take all descriptors, or be gone again."""
+    try:
+        connection, _ = listener.accept()
+    except OSError:
+        time.sleep(GRACE / 2)  # without descriptors it stays readable
+        return None
+    try:
+        _keep_alive(connection)
+    except OSError:
+        connection.close()
+        return None
+    return connection
 
 
 def _keep_alive(connection: socket.socket) -> None:
@@ -241,9 +308,9 @@ def _send(connection: socket.socket, message: dict[str, Any]) -> None:
     connection.sendall(json.dumps(message).encode() + b"\n")
 
 
-def _receive(connection: socket.socket) -> bytes:
+def _receive(connection: socket.socket, most: int = MOST_BYTES) -> bytes:
     """What has come; empty when the connection is closed or broken."""
     try:
-        return connection.recv(MOST_BYTES)
+        return connection.recv(most)
     except OSError:
         return b""

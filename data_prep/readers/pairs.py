@@ -19,7 +19,7 @@ from data_prep.readers.columns import arrow_records, parquet_records
 from data_prep.readers.formats import LOOKED_FOR, Format, Source, find_sources
 from data_prep.readers.images import Picture, find_picture, folder_pictures, unique
 from data_prep.readers.left_out import LeftOut, Tally, note_of, suffix_of
-from data_prep.readers.places import Row, read_place
+from data_prep.readers.places import Range, Row, read_place
 from data_prep.readers.records import Guess, Record
 from data_prep.readers.shards import shard_records
 from data_prep.readers.sidecars import folder_records
@@ -206,7 +206,7 @@ def _pictures(source: Source, image_root: Path | None) -> Iterator[Picture | Bad
     if source.form is Format.FOLDER:
         yield from folder_pictures(source.path)
         return
-    described: set[str] = set()
+    described: set[tuple[str, str, Range | Row | None]] = set()
     for record in _records(source, captioned=False):
         if not isinstance(record, Record):
             yield record
@@ -216,10 +216,11 @@ def _pictures(source: Source, image_root: Path | None) -> Iterator[Picture | Bad
         except BadRecord as error:
             yield error.at(str(source.path), record.line, record.image)
             continue
+        place = picture.id, picture.path, picture.place
         if not record.captions:
             yield picture
-        elif picture.id not in described:  # else it is another caption of the same picture
-            described.add(picture.id)
+        elif place not in described:  # else it is another caption of the same picture
+            described.add(place)
             yield picture
 
 

@@ -226,7 +226,7 @@ class _Coco:
             raise BadRecord(Reason.BAD_RECORD, detail) from error
 
     def drawn(self) -> Iterator[tuple[int, _Drawn | Bad]]:
-        """(number, what is drawn in it) of every image; bad where others have its id or name, too."""
+        """(number, what is drawn in it) of every image; bad where others have its id or name."""
         for image, names in self.images.items():
             boxes = self.boxes.get(image, [])
             classes = [self.names.get(kind, str(kind)) for _, kind in boxes]

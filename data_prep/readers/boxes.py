@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep.quarantine import Bad, BadRecord, Reason
-from data_prep.readers.caption_json import shared_id
+from data_prep.readers.caption_json import Sizes, shared_id
 from data_prep.readers.fields import record_image
 from data_prep.readers.json_stream import json_items, json_lines
 from data_prep.readers.left_out import suffix_of
@@ -203,6 +203,7 @@ class _Coco:
         self.boxes: dict[Any, list[tuple[Any, Any]]] = {}  # image id -> (box, category)
         self.names: dict[Any, str] = {}  # category -> name
         self.shared_categories: dict[Any, tuple[str, str]] = {}  # category -> two of its names
+        self.sizes = Sizes()
         self.counts = {"images": 0, "annotations": 0, "categories": 0}
 
     def add(self, key: str, item: Any) -> None:
@@ -212,6 +213,7 @@ class _Coco:
                 names, name = self.images.setdefault(item["id"], {}), str(item["file_name"])
                 image = _Sized(self.counts[key], item.get("width"), item.get("height"))
                 names.setdefault(name, image)
+                self.sizes.add(name, image.width, image.height)
             elif key == "annotations":
                 box = _corners(item["bbox"]), item.get("category_id")
                 self.boxes.setdefault(item["image_id"], []).append(box)
@@ -224,13 +226,16 @@ class _Coco:
             raise BadRecord(Reason.BAD_RECORD, detail) from error
 
     def drawn(self) -> Iterator[tuple[int, _Drawn | Bad]]:
-        """(number, what is drawn in it) of every image; bad where its id is that of others, too."""
+        """(number, what is drawn in it) of every image; bad where others have its id or name."""
         for image, names in self.images.items():
             boxes = self.boxes.get(image, [])
             classes = [self.names.get(kind, str(kind)) for _, kind in boxes]
             for name, (number, width, height) in names.items():
                 if boxes and len(names) > 1:
                     yield number, shared_id(image, names).at(self._file, number, name)
+                    continue
+                if self.sizes.differ(name):
+                    yield number, self.sizes.shared_name(name).at(self._file, number, name)
                     continue
                 corners = [box for box, _ in boxes]
                 sized = all(isinstance(n, int | float) and n > 0 for n in (width, height))

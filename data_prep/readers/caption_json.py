@@ -58,13 +58,15 @@ def karpathy_records(file: Path) -> Iterator[Record | Bad]:
 def coco_records(file: Path, need_captions: bool) -> Iterator[Record | Bad]:
     """COCO's captions and instances: every image once, with its captions if there are any.
 
-    An id that several files have, as in sets that were put together, tells of none of them.
+    An id that several files have, or a file's name that pictures of different sizes have, as in
+    sets that were put together, tells of none of them.
 
     Raises:
         ValueError: captions are needed and there are none.
     """
     images: dict[Any, dict[str, int]] = {}  # id -> file's name -> number, of those that have one
     captions: dict[Any, list[Any]] = {}
+    sizes = Sizes()
     counts = {"images": 0, "annotations": 0}
     for key, item in json_items(file):
         if key not in counts:
@@ -75,6 +77,7 @@ def coco_records(file: Path, need_captions: bool) -> Iterator[Record | Bad]:
                 names, name = images.setdefault(item["id"], {}), item["file_name"]
                 if isinstance(name, str) and name:
                     names.setdefault(name, counts[key])
+                    sizes.add(name, item.get("width"), item.get("height"))
                 else:
                     error = BadRecord(Reason.MISSING_FIELD, "no name in the field 'file_name'")
                     yield error.at(str(file), counts[key], str(item["id"]))
@@ -94,8 +97,9 @@ def coco_records(file: Path, need_captions: bool) -> Iterator[Record | Bad]:
     for image, names in images.items():
         said = tuple(captions.get(image, ()))
         for name, number in names.items():
-            if said and len(names) > 1 and need_captions:
-                yield shared_id(image, names).at(str(file), number, name)
+            if said and need_captions and (len(names) > 1 or sizes.differ(name)):
+                error = shared_id(image, names) if len(names) > 1 else sizes.shared_name(name)
+                yield error.at(str(file), number, name)
             else:
                 yield Record(name, said if len(names) == 1 else (), number)
 
@@ -105,6 +109,31 @@ def shared_id(image: object, names: Iterable[str]) -> BadRecord:
     told = ", ".join(map(repr, sorted(names)[:3]))
     detail = f"image id {image!r} is that of {told}: annotations of it may be of either"
     return BadRecord(Reason.DUPLICATE_ID, f"{detail}; give every image an id of its own")
+
+
+class Sizes:
+    """Which names of a COCO file stand for pictures of different sizes, so for several pictures."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, tuple[Any, Any]] = {}
+        self._other: dict[str, tuple[Any, Any]] = {}  # a second size, of those that have one
+
+    def add(self, name: str, width: Any, height: Any) -> None:
+        """Notes the size that one image of the name has, if the file says it."""
+        if width and height:
+            size = self._first.setdefault(name, (width, height))
+            if size != (width, height):
+                self._other.setdefault(name, (width, height))
+
+    def differ(self, name: str) -> bool:
+        """Do images of that name differ in size?"""
+        return name in self._other
+
+    def shared_name(self, name: str) -> BadRecord:
+        """The error for a picture whose name in a COCO file others have, too."""
+        told = " and ".join(f"{w} x {h}" for w, h in (self._first[name], self._other[name]))
+        detail = f"images of {told} are called {name!r}: annotations of it may be of either"
+        return BadRecord(Reason.DUPLICATE_ID, f"{detail}; give every picture a name of its own")
 
 
 def _records(found: Iterator[tuple[int, Any]], file: Path) -> Iterator[Record | Bad | LeftOut]:

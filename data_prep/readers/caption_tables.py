@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -27,6 +27,7 @@ from data_prep.readers.fields import (
     IMAGE_NAMES,
     SPLITS,
     STATUSES,
+    all_captions,
     caption_fields,
     cell_captions,
     named,
@@ -36,7 +37,7 @@ from data_prep.readers.images import is_url
 from data_prep.readers.json_stream import MAX_RECORD
 from data_prep.readers.left_out import LeftOut
 from data_prep.readers.lines import text_lines
-from data_prep.readers.records import Guess, Record
+from data_prep.readers.records import Guess, Record, bad_caption
 
 _DELIMITERS = (BAR, COMMA, TAB, SEMICOLON)
 _URL_COLUMNS = frozenset(("url", "image_url"))
@@ -50,7 +51,7 @@ class _Said(NamedTuple):
 
     line: int
     image: str
-    captions: tuple[str, ...]
+    captions: tuple[Any, ...]
     split: str = ""
 
 
@@ -181,16 +182,21 @@ def _grouped(
             error = BadRecord(Reason.MISSING_FIELD, "no picture is named")
             yield error.at(source, said.line)
             continue
-        kept = tuple(text for text in said.captions if text.strip())
-        for _ in range(len(said.captions) - len(kept)):
-            error = BadRecord(Reason.EMPTY_CAPTION, "an empty caption")
+        kept: list[str] = []
+        for number, caption in enumerate(said.captions, 1):
+            if isinstance(caption, str) and caption.strip():
+                kept.append(caption)
+            else:
+                yield bad_caption(caption, number).at(source, said.line, said.image)
+        if not said.captions:
+            error = BadRecord(Reason.MISSING_FIELD, "nothing is said about the picture")
             yield error.at(source, said.line, said.image)
         if kept and group and (group.image, group.split) == (said.image, said.split):
             group = group._replace(captions=(*group.captions, *kept))
         elif kept:
             if group:
                 yield group
-            group = Record(said.image, kept, said.line, said.split)
+            group = Record(said.image, tuple(kept), said.line, said.split)
     if group:
         yield group
 
@@ -220,7 +226,7 @@ def _table_lines(file: Path, header: Header, dialect: Dialect) -> Iterator[_Said
         if left_out:
             yield LeftOut(left_out)
             continue
-        captions = tuple(text for at in header.captions for text in cell_captions(row[at]))
+        captions = all_captions(cell_captions(row[at]) for at in header.captions)
         split = row[header.split].strip() if header.split >= 0 else ""
         yield _Said(line, row[header.image].strip(), captions, split)
 

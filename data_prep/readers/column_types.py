@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from data_prep.quarantine import BadRecord, Reason
+from data_prep.readers.fields import SPOKEN, named
 from data_prep.readers.lines import decoded
 
 
@@ -52,13 +53,12 @@ def is_status(kind: pa.DataType) -> bool:
 
 
 def is_captions(kind: pa.DataType) -> bool:
-    """Does a column hold texts, lists of texts, or of structs with a text called ``raw``?"""
-    kind = plain_type(kind)
-    if _is_list(kind):
-        kind = plain_type(kind.value_type)
-        if pa.types.is_struct(kind) and kind.get_field_index("raw") >= 0:
-            kind = kind.field("raw").type
-    return is_text_or_bytes(kind)
+    """Does a column hold texts, structs with a text in a field of `SPOKEN`, or lists of either?
+
+    One without any value, as pandas writes it, holds as many as one of texts that are null.
+    """
+    kind = _spoken_type(kind)
+    return is_text_or_bytes(kind) or pa.types.is_null(kind)
 
 
 def struct_field(kind: pa.DataType, name: str, fits: Callable[[pa.DataType], bool]) -> bool:
@@ -75,10 +75,19 @@ def values_of(array: pa.Array) -> list[Any]:
         values = array.to_pylist()
     except UnicodeDecodeError:
         values = [_value(item) for item in array]
-    kind = plain_type(array.type)
-    if is_binary(kind) or (_is_list(kind) and is_binary(kind.value_type)):
+    if is_binary(_spoken_type(array.type)):
         return [_text(value) for value in values]
     return values
+
+
+def _spoken_type(kind: pa.DataType) -> pa.DataType:
+    """The type of the captions in a column: of its values, or of those in its lists or structs."""
+    kind = plain_type(kind)
+    if _is_list(kind):
+        kind = plain_type(kind.value_type)
+    if pa.types.is_struct(kind) and (field := named((part.name for part in kind), SPOKEN)):
+        kind = plain_type(next(part.type for part in kind if part.name == field))
+    return kind
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -104,4 +113,6 @@ def _value(item: pa.Scalar) -> Any:
 def _text(value: Any) -> Any:
     if isinstance(value, list):
         return [_text(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _text(part) for name, part in value.items()}
     return decoded(value) if isinstance(value, bytes) else value

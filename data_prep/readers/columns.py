@@ -6,7 +6,8 @@ What columns mean is told by their names (`data_prep.readers.fields`) and types:
   name; else ``key`` (img2dataset's; ``KEY.jpg`` beside the file or in a folder called like it);
   else ``url`` (found by the rules of Conceptual Captions but for the last). Rows without bytes are
   those that a name is looked at for.
-* captions: text, a list of texts, or a series of columns of them.
+* captions: text, a struct with one in a field such as ``raw``, a list of either, or a series of
+  columns of them.
 * ``split``, and img2dataset's ``status``, of which only success is taken.
 """
 
@@ -36,6 +37,7 @@ from data_prep.readers.fields import (
     KEYS,
     PICTURES,
     SPLITS,
+    SPOKEN,
     STATUSES,
     URLS,
     all_captions,
@@ -76,11 +78,12 @@ class _File(NamedTuple):
     changed_ns: int
 
 
-def columns_of(schema: pa.Schema, file: Path) -> Columns:
+def columns_of(schema: pa.Schema, file: Path, captioned: bool = True) -> Columns:
     """What the columns of a table mean.
 
     Raises:
-        ValueError: none of them tells of a picture.
+        ValueError: none of them tells of a picture, or it is to be ``captioned`` and the column of
+            captions holds something else.
     """
     types = {field.name: field.type for field in schema}
 
@@ -99,7 +102,7 @@ def columns_of(schema: pa.Schema, file: Path) -> Columns:
         name=name,
         key=first(KEYS, is_text_or_bytes),
         url=first(URLS, is_text_or_bytes),
-        captions=caption_fields(name for name, kind in types.items() if is_captions(kind)),
+        captions=_caption_columns(types, file, captioned),
         split=first(SPLITS, is_text_or_bytes),
         status=first(STATUSES, is_status),
     )
@@ -112,7 +115,23 @@ def columns_of(schema: pa.Schema, file: Path) -> Columns:
     return found
 
 
-def parquet_records(file: Path, label: str) -> Iterator[Record | Bad | LeftOut]:
+def _caption_columns(types: dict[str, pa.DataType], file: Path, captioned: bool) -> tuple[str, ...]:
+    names = caption_fields(types)
+    other = next((name for name in names if not is_captions(types[name])), "")
+    if not other:
+        return names
+    if not captioned:
+        return ()
+    raise ValueError(
+        f"{file}: the column {other!r} holds {types[other]}; expected captions, as text, as struct "
+        f"with a text in {', '.join(SPOKEN)}, or as a list of either: rename it if it holds no "
+        "captions, else convert it"
+    )
+
+
+def parquet_records(
+    file: Path, label: str, captioned: bool = True
+) -> Iterator[Record | Bad | LeftOut]:
     """The rows of a Parquet file; a picture in it is called ``label#row``, rows from 0.
 
     Raises:
@@ -120,7 +139,7 @@ def parquet_records(file: Path, label: str) -> Iterator[Record | Bad | LeftOut]:
     """
     try:
         with pq.ParquetFile(file) as table:
-            rows = _file(file, label, table.schema_arrow)
+            rows = _file(file, label, table.schema_arrow, captioned)
             number = 0
             for group in range(table.num_row_groups):
                 held = _held(table, group, rows.columns)
@@ -132,7 +151,9 @@ def parquet_records(file: Path, label: str) -> Iterator[Record | Bad | LeftOut]:
         raise ValueError(f"{file} is no Parquet file, or damaged: {error}") from error
 
 
-def arrow_records(file: Path, label: str) -> Iterator[Record | Bad | LeftOut]:
+def arrow_records(
+    file: Path, label: str, captioned: bool = True
+) -> Iterator[Record | Bad | LeftOut]:
     """The rows of an uncompressed Arrow IPC file or stream, named like those of Parquet.
 
     Raises:
@@ -142,7 +163,7 @@ def arrow_records(file: Path, label: str) -> Iterator[Record | Bad | LeftOut]:
         with pa.memory_map(str(file)) as mapped:
             whole = mapped.read_buffer()
             schema, batches = _batches(whole)
-            rows = _file(file, label, schema)
+            rows = _file(file, label, schema, captioned)
             number = 0
             for batch in batches:
                 batch.validate(full=True)  # offsets that lie would be followed anywhere
@@ -195,9 +216,9 @@ def _names(file: _File, row: int, values: Columns) -> tuple[str, ...]:
     return tuple(url_names(row, values.url)) if values.url else ()
 
 
-def _file(path: Path, label: str, schema: pa.Schema) -> _File:
+def _file(path: Path, label: str, schema: pa.Schema, captioned: bool) -> _File:
     state = path.stat()
-    return _File(path, label, columns_of(schema, path), state.st_size, state.st_mtime_ns)
+    return _File(path, label, columns_of(schema, path, captioned), state.st_size, state.st_mtime_ns)
 
 
 def _held(table: pq.ParquetFile, group: int, columns: Columns) -> Iterator[bool]:

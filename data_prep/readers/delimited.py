@@ -7,7 +7,7 @@ text as they are. A file is one or the other: `dialect_of` decides, and says whe
 
 import csv
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from data_prep.quarantine import BadRecord, Reason
@@ -74,7 +74,7 @@ def table_rows(
 def fields_of(line: str, delimiter: str) -> list[str]:
     """The fields of a header, without spaces and quotes around them."""
     try:
-        fields = next(csv.reader([line], delimiter=delimiter, strict=True), [])
+        fields = next(_csv_rows([line], delimiter), [])
     except csv.Error:
         fields = line.split(delimiter)
     return [field.strip().strip(_QUOTE).strip() for field in fields]
@@ -130,7 +130,7 @@ def _quoted_rows(
                 taken.append((number, line))
                 yield line
 
-    reader = csv.reader(good(), delimiter=delimiter, strict=True)
+    reader = _csv_rows(good(), delimiter)
     row: list[str] | BadRecord | None = []
     while row is not None:
         taken.clear()
@@ -140,11 +140,17 @@ def _quoted_rows(
         except csv.Error as error:
             row = _unreadable(taken, error)
             waiting.extendleft(reversed(taken[1:]))
-            reader = csv.reader(good(), delimiter=delimiter, strict=True)
+            reader = _csv_rows(good(), delimiter)
         yield from bad
         bad.clear()
         if row:
             yield taken[0][0], row
+
+
+def _csv_rows(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
+    """The rows; people write a space behind commas, before a quote that opens a field, too."""
+    spaced = delimiter in _ALWAYS_QUOTED
+    return csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=spaced)
 
 
 def _first(waiting: deque[tuple[int, str]], lines: Lines) -> Lines:

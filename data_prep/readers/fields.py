@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from data_prep.quarantine import BadRecord, Reason
+
 CAPTIONS = (
     *("captions", "caption", "sentences", "sentence"),
     *("text", "txt", "comment", "title", "raw"),
@@ -21,11 +23,21 @@ IMAGE_NAMES = ("image", "image_name", "file_name", "filename", "filepath", "imag
 KEYS, URLS = ("key", "__key__"), ("url",)
 SPLITS, STATUSES = ("split",), ("status", "download_status")
 
-_SPOKEN = ("raw", "caption", "text")  # fields of a caption that is an object
-_SUCCESS = frozenset(("success", "ok", "downloaded"))  # img2dataset says the first
+SPOKEN = ("raw", "caption", "text")
+"""Fields of a caption that is an object."""
+
+_SUCCESS = frozenset(("success", "ok", "downloaded", "true"))  # img2dataset says the first
+_NOTHING = frozenset(("", "nan", "none", "null"))
+_NUMBER = re.compile(r"[+-]?\d{1,20}(?:\.\d{0,20})?")
 _SERIES = re.compile(r"([a-z]+?)s?[ _.-]?(\d{1,4})")
+_CAPTION = re.compile(r"captions?(?:[ _.-]?\d{1,4})?")
 _LITERAL = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
-_LITERALS = re.compile(rf"\[\s*{_LITERAL}(?:\s*,\s*{_LITERAL})*\s*\]", re.DOTALL)
+_ITEM = rf"(?:{_LITERAL}|None|null|nan)"
+_LITERALS = re.compile(rf"\[\s*{_ITEM}(?:\s*,\s*{_ITEM})*\s*\]", re.DOTALL)
+_LISTED = re.compile(
+    rf"\[\s*(?:(?:None|null|nan)\s*,\s*)*(?:np\.str_\(|\{{)?\s*{_LITERAL}\s*[\],:)}}'\"]", re.DOTALL
+)
+"""How a list begins that holds texts in quotes, readable or not; "[a dog] runs" does not."""
 
 
 def named(names: Iterable[str], wanted: Iterable[str]) -> str:
@@ -54,7 +66,7 @@ def caption_fields(names: Iterable[str]) -> tuple[str, ...]:
 def captions_in(value: Any) -> tuple[Any, ...]:
     """The captions in a value: a text, a list of texts, or of objects with a text each, as
     Karpathy's ``{"raw": text}``. What is no text stays what it is, to be counted."""
-    if value is None:
+    if value is None or value != value:  # as pandas writes nothing
         return ()
     if not isinstance(value, list | tuple):
         value = [value]
@@ -62,18 +74,20 @@ def captions_in(value: Any) -> tuple[Any, ...]:
 
 
 def all_captions(values: Iterable[Any]) -> tuple[Any, ...]:
-    """The captions in the values of several fields, None for an empty one beside others."""
+    """The captions in the values of several fields; empty ones beside others hold none, as the
+    last of a series do where a picture has fewer captions."""
     found = [captions_in(value) for value in values]
-    several = len(found) > 1 and any(found)
-    return tuple(text for texts in found for text in (texts or ((None,) if several else ())))
+    filled = [texts for texts in found if not all(map(_is_empty, texts))]
+    return tuple(text for texts in filled or found for text in texts)
 
 
 def record_captions(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The captions of a JSON object; fields that are null or an empty list give way to others."""
-    filled = {name for name, value in record.items() if value is not None and value != []}
-    fields = caption_fields(name for name in record if name in filled)
-    if len(fields) > 1 or any(map(_SERIES.fullmatch, map(str.lower, fields))):
-        fields = caption_fields(record)
+    """The captions of a JSON object. The names in it tell which field holds them: one that is empty
+    gives way to none of another meaning, but ``captions`` to ``caption`` and its series."""
+    fields = caption_fields(record)
+    if len(fields) == 1 and all(map(_is_empty, captions_in(record[fields[0]]))):
+        others = (name for name in record if _CAPTION.fullmatch(name.strip().lower()))
+        fields = caption_fields(name for name in others if name not in fields) or fields
     return all_captions(record[name] for name in fields)
 
 
@@ -84,22 +98,27 @@ def record_image(record: Mapping[str, Any]) -> str:
     return str(record[field]) if field else ""
 
 
-def cell_captions(cell: str) -> tuple[str, ...]:
-    """The captions in a cell of a text table: one, or a list as JSON or Python writes it."""
+def cell_captions(cell: str) -> tuple[Any, ...]:
+    """The captions in a cell of a text table: one, or a list as JSON or Python writes it. What is
+    no text stays what it is; a list of texts in quotes that is written otherwise is a BadRecord."""
     text = cell.strip()
     if not (text.startswith("[") and text.endswith("]")):
         return (cell,)
     try:
-        found = json.loads(text)
+        values = json.loads(text, parse_constant=lambda name: None)
+        holds_numbers = values and '"' not in text and None not in values
+        return (cell,) if holds_numbers else captions_in(values)
     except (ValueError, RecursionError):
-        found = None
-    if found is None and _LITERALS.fullmatch(text):
+        pass
+    if _LITERALS.fullmatch(text):
         try:
-            found = [ast.literal_eval(part) for part in re.findall(_LITERAL, text, re.DOTALL)]
+            return tuple(map(_literal, re.findall(_ITEM, text, re.DOTALL)))
         except (ValueError, SyntaxError):
-            return (cell,)
-    is_list = isinstance(found, list) and found and all(isinstance(part, str) for part in found)
-    return tuple(found) if is_list else (cell,)
+            pass
+    if not _LISTED.match(text):
+        return (cell,)
+    detail = f"a list that neither JSON nor Python reads as texts: {text!r:.80}"
+    return (BadRecord(Reason.BAD_RECORD, detail),)
 
 
 def not_downloaded(status: Any) -> str:
@@ -111,13 +130,12 @@ def not_downloaded(status: Any) -> str:
         return ""
     if isinstance(status, str):
         status = status.strip()
-        status = int(status) if status.isdecimal() and len(status) <= 3 else status
-    if isinstance(status, bool):
-        good = status
-    elif isinstance(status, int | float):
-        good = not 100 <= status < 600 or 200 <= status < 300
+    word = str(status).casefold()  # truths and numbers come as texts out of text tables
+    number = float(word) if _NUMBER.fullmatch(word) else None
+    if number is not None:
+        good = not 100 <= number < 600 or 200 <= number < 300
     else:
-        good = not status or str(status).casefold() in _SUCCESS
+        good = word in _SUCCESS or word in _NOTHING
     return "" if good else f"status {status!r:.40}"
 
 
@@ -127,6 +145,14 @@ def record_status(record: Mapping[str, Any]) -> str:
     return not_downloaded(record[field]) if field else ""
 
 
+def _is_empty(caption: Any) -> bool:
+    return caption is None or (isinstance(caption, str) and not caption.strip())
+
+
+def _literal(item: str) -> str | None:
+    return str(ast.literal_eval(item)) if item[0] in "'\"" else None
+
+
 def _spoken(part: Mapping[str, Any]) -> Any:
-    field = named(part, _SPOKEN)
+    field = named(part, SPOKEN)
     return part[field] if field else part

@@ -87,7 +87,9 @@ def file_below(root: Path, name: str) -> File:
         if base in ("", ".", "..") or os.path.islink(real):
             real = os.path.realpath(real)
         if real != real_root and not real.startswith(real_root.rstrip("/") + "/"):
-            raise BadRecord(Reason.PATH_ESCAPES, f"{name!r} leads out of {root}{_remedy(name)}")
+            raise BadRecord(
+                Reason.PATH_ESCAPES, f"{name!r} leads out of {root}{_remedy(real_root, name)}"
+            )
         state = os.stat(real)
     except FileNotFoundError as error:
         detail = f"no file {name!r} in {root}{did_you_mean(real_root, name)}"
@@ -185,11 +187,14 @@ def folder_pictures(folder: Path) -> Iterator[Picture | Bad | LeftOut]:
                 yield error.at(str(folder), number, name)
 
 
-def _remedy(name: str) -> str:
+def _remedy(root: str, name: str) -> str:
     """What to do about a path that leads out, where there is something."""
     if not os.path.isabs(name):
         return ""
-    return f": name a folder above it, such as --image-root {os.path.dirname(name)}"
+    folder = os.path.dirname(name)
+    if os.path.isdir(folder):
+        return f": name a folder above it, such as --image-root {folder}"
+    return did_you_mean(root, name) or f": there is no folder {folder} here"
 
 
 @lru_cache(maxsize=1 << 16)

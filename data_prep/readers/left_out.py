@@ -1,6 +1,7 @@
 """What a source holds but a build does not take: found by name, counted, told in one wording."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,8 @@ OTHER_KINDS = "files of other kinds"
 
 _MAC_FOLDER = "__MACOSX"
 _NAMES_TOLD = 3
+_KINDS_TOLD = 16  # of a source; texts of its own, such as statuses, may make any number
+_MORE_KINDS = "of more kinds"
 _FOLDER, _LINK, _FILE = "folder", "link to a folder", "file"
 
 
@@ -33,10 +36,14 @@ class Tally:
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], int] = {}  # (source, kind) -> number
         self._names: dict[tuple[str, str], list[str]] = {}
+        self._kinds: Counter[str] = Counter()  # source -> kinds
 
     def add(self, source: object, entry: LeftOut) -> None:
-        """Counts one more."""
+        """Counts one more; kinds above `_KINDS_TOLD` of a source count as one, with their names."""
         key = str(source), entry.what
+        if key not in self._counts and self._kinds[key[0]] >= _KINDS_TOLD:
+            key, entry = (key[0], _MORE_KINDS), LeftOut(_MORE_KINDS, entry.what)
+        self._kinds[key[0]] += key not in self._counts
         self._counts[key] = self._counts.get(key, 0) + 1
         names = self._names.setdefault(key, [])
         if entry.name and len(names) <= _NAMES_TOLD and entry.name not in names:

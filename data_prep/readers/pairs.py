@@ -19,8 +19,8 @@ from data_prep.readers.columns import arrow_records, parquet_records
 from data_prep.readers.formats import LOOKED_FOR, Format, Source, find_sources
 from data_prep.readers.images import Picture, find_picture, folder_pictures, unique
 from data_prep.readers.left_out import LeftOut, Tally, note_of, suffix_of
-from data_prep.readers.places import Row, read_place
-from data_prep.readers.records import Guess, Record
+from data_prep.readers.places import Range, Row, read_place
+from data_prep.readers.records import Guess, Record, bad_caption
 from data_prep.readers.shards import shard_records
 from data_prep.readers.sidecars import folder_records
 from data_prep.readers.visual_genome import genome_records
@@ -206,7 +206,7 @@ def _pictures(source: Source, image_root: Path | None) -> Iterator[Picture | Bad
     if source.form is Format.FOLDER:
         yield from folder_pictures(source.path)
         return
-    described: set[str] = set()
+    described: set[tuple[str, str, Range | Row | None]] = set()
     for record in _records(source, captioned=False):
         if not isinstance(record, Record):
             yield record
@@ -216,10 +216,11 @@ def _pictures(source: Source, image_root: Path | None) -> Iterator[Picture | Bad
         except BadRecord as error:
             yield error.at(str(source.path), record.line, record.image)
             continue
+        place = picture.id, picture.path, picture.place
         if not record.captions:
             yield picture
-        elif picture.id not in described:  # else it is another caption of the same picture
-            described.add(picture.id)
+        elif place not in described:  # else it is another caption of the same picture
+            described.add(place)
             yield picture
 
 
@@ -228,8 +229,8 @@ def _records(source: Source, *, captioned: bool) -> Iterator[Record | Bad | Left
     readers: dict[Format, Callable[[], Iterator[Record | Bad | LeftOut | Guess]]] = {
         Format.SIDECARS: partial(folder_records, path),
         Format.WEBDATASET: partial(shard_records, path, label),
-        Format.PARQUET: partial(parquet_records, path, label),
-        Format.ARROW: partial(arrow_records, path, label),
+        Format.PARQUET: partial(parquet_records, path, label, captioned),
+        Format.ARROW: partial(arrow_records, path, label, captioned),
         Format.JSONL: partial(line_records, path),
         Format.JSON: partial(list_records, path),
         Format.COCO: partial(coco_records, path, need_captions=captioned),
@@ -258,7 +259,7 @@ def _pair(record: Record, source: str) -> Iterator[Pair | Bad]:
         if isinstance(caption, str) and caption.strip():
             kept.append(" ".join(caption.split()))
         else:
-            bad.append(_bad_caption(caption, number))
+            bad.append(bad_caption(caption, number))
     if kept:
         yield from (error.at(*place) for error in bad)
         yield Pair(
@@ -275,12 +276,3 @@ def _pair(record: Record, source: str) -> Iterator[Pair | Bad]:
         yield BadRecord(bad[0].reason, detail).at(*place)
     else:
         yield BadRecord(Reason.MISSING_FIELD, "nothing is said about the picture").at(*place)
-
-
-def _bad_caption(caption: object, number: int) -> BadRecord:
-    if isinstance(caption, BadRecord):
-        return caption
-    if isinstance(caption, str):
-        return BadRecord(Reason.EMPTY_CAPTION, f"caption {number} is empty")
-    told = "null" if caption is None else f"no text, but {type(caption).__name__}"
-    return BadRecord(Reason.MISSING_FIELD, f"caption {number} is {told}")

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from data_prep.quarantine import BadRecord, Reason
 from data_prep.readers.images import Picture
 
 
@@ -21,3 +22,13 @@ class Guess(NamedTuple):
     """How a source is read that may be read otherwise too: for the screen."""
 
     what: str
+
+
+def bad_caption(caption: object, number: int) -> BadRecord:
+    """The error for a caption that is no text, or empty; ``number`` counts those of a picture."""
+    if isinstance(caption, BadRecord):
+        return caption
+    if isinstance(caption, str):
+        return BadRecord(Reason.EMPTY_CAPTION, f"caption {number} is empty")
+    told = "null" if caption is None else f"no text, but {type(caption).__name__}"
+    return BadRecord(Reason.MISSING_FIELD, f"caption {number} is {told}")

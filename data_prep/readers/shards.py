@@ -35,8 +35,10 @@ class _Sample(NamedTuple):
     more: Sequence[Member]  # pictures behind the first
 
     @property
-    def whole(self) -> bool:
-        return bool(self.picture and self.sidecars)
+    def members(self) -> list[Member]:
+        """All of them, pictures and what describes them."""
+        first = [self.picture] if self.picture else []
+        return [*first, *self.sidecars.values(), *self.more]
 
     @property
     def number(self) -> int:
@@ -51,8 +53,8 @@ def shard_records(tar: Path, label: str) -> Iterator[Record | Bad | LeftOut]:
     The key of a sample is the name of its members up to the last dot; they need not follow each
     other. Where a key comes several times, as in tars that were joined, those that stand side by
     side are a sample. webdataset takes the name up to the *first* dot for the key: ``7.seg.png``
-    and ``7.en.txt`` are left out where there is a member ``7.*``, unless they have both picture and
-    caption. The picture's id is ``label/name of the member``.
+    and ``7.en.txt`` are left out where there is a ``7.jpg`` or ``7.txt``, unless they have both
+    picture and caption. The picture's id is ``label/name of the member``.
 
     Raises:
         ValueError: the tar is compressed, or none.
@@ -66,11 +68,11 @@ def shard_records(tar: Path, label: str) -> Iterator[Record | Bad | LeftOut]:
             yield entry
             continue
         key, kind = os.path.splitext(member.name)[0], suffix_of(member.name)[1:]
-        if _owner(key) == key:
-            undotted.add(key)
         if kind not in (*_PICTURES, _TEXT, _JSON):
             yield of_other_kind(member.name)
             continue
+        if _owner(key) == key:
+            undotted.add(key)
         run, last = run + (key != last), key
         parts.setdefault(key, []).append(_Part(kind, run, member))
     yield from _records(tar, label, parts, undotted)
@@ -82,10 +84,9 @@ def _records(
     state = tar.stat()
     with tar.open("rb") as stream:
         for key, sample in ((key, s) for key, found in parts.items() for s in _samples(found)):
-            if not sample.whole and _owner(key) != key and _owner(key) in undotted:
-                for member in (sample.picture, *sample.sidecars.values(), *sample.more):
-                    if member:
-                        yield LeftOut(_PARTS, member.name)
+            is_dotted = _owner(key) != key and _owner(key) in undotted
+            if is_dotted and not _is_captioned(stream, sample):
+                yield from (LeftOut(_PARTS, member.name) for member in sample.members)
                 continue
             for member in sample.more:
                 twice = BadRecord(Reason.DUPLICATE_ID, "the sample has another already")
@@ -132,6 +133,17 @@ def _owner(key: str) -> str:
     """The key by webdataset's rule."""
     folder, slash, name = key.rpartition("/")
     return f"{folder}{slash}{name.partition('.')[0]}"
+
+
+def _is_captioned(stream: IO[bytes], sample: _Sample) -> bool:
+    """Has a sample a picture and a caption, perhaps a damaged one? JSON may describe segments."""
+    if not sample.picture or not sample.sidecars:
+        return False
+    try:
+        captions, left_out = _described(stream, sample.sidecars)
+    except BadRecord:
+        return _TEXT in sample.sidecars
+    return bool(captions or left_out)
 
 
 def _picture_of(sample: _Sample) -> Member:

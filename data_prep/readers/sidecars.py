@@ -59,6 +59,7 @@ def too_large(name: str, size: int) -> BadRecord:
 def folder_records(folder: Path) -> Iterator[Record | Bad | LeftOut]:
     """Pictures below ``folder`` with ``name.txt`` or ``name.json`` beside ``name.jpg``.
 
+    Where ``name.png`` stands there, too, the first by name has the captions.
     img2dataset writes both for pictures that it could not download, too: those are left out.
     """
     names: list[str] = []
@@ -67,7 +68,10 @@ def folder_records(folder: Path) -> Iterator[Record | Bad | LeftOut]:
             yield entry
         else:
             names.append(entry)
-    stems = {_stem(name) for name in names if suffix_of(name) in PICTURE_SUFFIXES}
+    first: dict[str, str] = {}  # stem -> the first picture of that name
+    for name in names:
+        if suffix_of(name) in PICTURE_SUFFIXES:
+            first.setdefault(_stem(name), name)
     beside = _sidecars(names)
     for number, name in enumerate(names, 1):
         stem, suffix = _stem(name), suffix_of(name)
@@ -76,11 +80,14 @@ def folder_records(folder: Path) -> Iterator[Record | Bad | LeftOut]:
             if suffix in PICTURE_SUFFIXES:
                 picture = picture_below(folder, name, str(folder), number)
                 captions, left_out = _described(folder, files)
+                if files and not left_out and name != first[stem]:
+                    detail = f"{first[stem]} has the caption beside it already: rename one of them"
+                    raise BadRecord(Reason.DUPLICATE_ID, detail)
                 found = Record(name, captions, number, picture=picture)
                 yield LeftOut(left_out, name) if left_out else found
             elif files.get(suffix) != name:
                 yield of_other_kind(name)
-            elif stem not in stems and name == next(iter(files.values())):  # once for its files
+            elif stem not in first and name == next(iter(files.values())):  # once for its files
                 yield _alone(folder, name, files)
         except BadRecord as error:
             yield error.at(str(folder), number, name)

@@ -62,7 +62,8 @@ def row_records(
             detail = f"{len(row)} columns, expected {layout.columns}: {expected}"
             yield line, BadRecord(Reason.BAD_RECORD, detail, TAB.join(row))
         else:
-            yield line, {_ID: row[layout.id] if layout.id >= 0 else None, field: row[layout.text]}
+            name = row[layout.id] if layout.id >= 0 else ""
+            yield line, {_ID: name if name.strip() else None, field: row[layout.text]}
 
 
 def _layout(file: Path, field: str) -> _Layout:

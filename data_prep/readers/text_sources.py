@@ -22,7 +22,9 @@ from data_prep.readers.lines import PACKED, kind_of
 CSV = ".csv"  # in folders of texts it mostly tells of them, so it is taken where it is named
 ROWS, TABLES, TARS = (".tsv", CSV), (".parquet", ".arrow"), (".tar",)
 LINES = (".txt", ".jsonl", *ROWS)
-_KNOWN = ".txt, .jsonl, .tsv, .csv, .tar (also .gz, .xz, .zst), .parquet or .arrow"
+_PACKED = ".tar (also .gz, .xz, .zst), .parquet or .arrow"
+_IN_FOLDERS = f".txt, .jsonl, .tsv, {_PACKED}"
+_KNOWN = f".txt, .jsonl, .tsv, .csv, {_PACKED}"
 
 
 def text_files(source: Path, tally: Tally) -> list[Path]:
@@ -65,8 +67,9 @@ def _of_folder(folder: Path, tally: Tally) -> list[Path]:
             files.append(entry)
     if not files:
         raise ValueError(
-            f"{folder} holds neither {_KNOWN} files nor the state.json of a dataset that Hugging "
-            f"Face's save_to_disk wrote{note_of(own.entries())}"
+            f"{folder} holds neither {_IN_FOLDERS} files nor the state.json of a dataset that "
+            "Hugging Face's save_to_disk wrote (name .csv files themselves or by a pattern)"
+            f"{note_of(own.entries())}"
         )
     return files
 

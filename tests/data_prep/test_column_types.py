@@ -104,6 +104,40 @@ def test_lists_of_texts_are_lists_of_texts(kind, tmp_path):
         assert [list(pair.captions) for pair in found] == said
 
 
+@pytest.mark.parametrize("field", ["raw", "caption", "Text"])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_binary()])
+def test_structs_with_a_text_are_captions_in_a_list_or_alone(field, kind, tmp_path):
+    said = [[text, f"{text} again"] for text in TEXTS]
+    struct = pa.struct([("n", pa.int64()), (field, kind)])
+    whole = [[{"n": 1, field: text} for text in texts] for texts in said]
+    names = pa.array([f"{n}.jpg" for n in range(4)])
+    for captions, expected in (
+        (pa.array(whole, pa.list_(struct)), said),
+        (pa.array([texts[0] for texts in whole], struct), [texts[:1] for texts in said]),
+    ):
+        for path in _files(tmp_path, {"path": names, "captions": captions, "title": TEXTS}):
+            found = read_pairs(find_sources([path])).entries
+            assert [list(pair.captions) for pair in found] == expected
+
+
+@pytest.mark.parametrize("values", [[1, 2], [[1], [2]], [{"score": 0.5}] * 2, [[["a"]], [["b"]]]])
+def test_captions_of_another_type_are_refused_not_taken_from_the_title(
+    values, make_pictures, tmp_path
+):
+    names = [file.name for file in make_pictures(tmp_path, 2)]
+    for path in _files(tmp_path, {"path": names, "captions": values, "title": ["x", "y"]}):
+        with pytest.raises(ValueError, match=r"the column 'captions' holds .*: rename it"):
+            read_pairs(find_sources([path], captioned=True))
+        assert len(read_pictures(find_sources([path])).records) == 2
+
+
+def test_a_column_of_captions_without_any_is_told_row_by_row(tmp_path):
+    columns = {"path": ["a.jpg", "b.jpg"], "caption": pa.nulls(2), "title": ["x", "y"]}
+    for path in _files(tmp_path, columns):
+        bad = read_pairs(find_sources([path])).entries
+        assert [entry.reason for entry in bad] == ["missing_field"] * 2
+
+
 def test_one_caption_that_is_no_utf8_costs_itself(tmp_path):
     texts = pa.Array.from_buffers(pa.string(), 3, pa.array([b"one", b"\xff", b"two"]).buffers())
     lists = pa.ListArray.from_arrays(pa.array([0, 3], pa.int32()), texts)

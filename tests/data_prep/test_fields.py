@@ -1,5 +1,6 @@
 """Captions under every name, as text, list or series, in every form; bad ones cost themselves."""
 
+import csv
 import io
 import json
 import tarfile
@@ -31,7 +32,7 @@ JSON_RECORDS = [
     *RECORDS,
     ({"captions": [{"caption": "one"}, {"caption": "two"}]}, ("one", "two")),
     ({"captions": None, "caption": "one"}, ("one",)),
-    ({"captions": [], "text": "one"}, ("one",)),
+    ({"Captions": " ", "caption_1": "two", "caption_0": "one"}, ("one", "two")),
 ]
 
 
@@ -41,6 +42,11 @@ def _read(path, form=None, splits=()):
     good = {e.image: e.captions for e in entries if isinstance(e, Pair)}
     bad = [(e.reason, e.detail) for e in entries if isinstance(e, Bad)]
     return good, bad, [e.what for e in entries if isinstance(e, LeftOut)]
+
+
+def _said(path):
+    good, bad, _ = _read(path)
+    return list(good.values()), bad
 
 
 def _tar(path, members):
@@ -95,14 +101,25 @@ def test_null_and_empty_captions_cost_themselves(make_pictures, tmp_path):
     schema = pa.schema([(name, pa.string()) for name in series])
     pq.write_table(pa.Table.from_pylist([series], schema), tmp_path / "series.parquet")
     (tmp_path / "series.jsonl").write_text(json.dumps(series) + "\n")
+    (tmp_path / "series.csv").write_text(f"{','.join(series)}\na.jpg,one,, ,two\n")
     expected = [("missing_field", "caption 2 is null"), ("empty_caption", "caption 3 is empty")]
-    for source in (
-        *("p", "c.jsonl", "c.parquet", "coco.json", "genome.json"),
-        *("series.parquet", "series.jsonl"),
-    ):
-        good, bad, _ = _read(tmp_path / source)
-        assert list(good.values()) == [("one", "two")], source
-        assert bad == expected, source
+    for source in ("p", "c.jsonl", "c.parquet", "coco.json", "genome.json"):
+        assert _said(tmp_path / source) == ([("one", "two")], expected), source
+    for source in ("series.parquet", "series.jsonl", "series.csv"):
+        assert _said(tmp_path / source) == ([("one", "two")], []), source
+    (tmp_path / "series.csv").write_text(f"{','.join(series)}\na.jpg,,, ,\n")
+    assert _said(tmp_path / "series.csv")[1][0] == ("empty_caption", "caption 1 is empty")
+
+
+@pytest.mark.parametrize("empty", [None, [], "", [" ", None]])
+@pytest.mark.parametrize("field", ["caption", "captions", "sentences"])
+def test_an_empty_caption_is_not_the_title(field, empty, make_pictures, tmp_path):
+    record = {"image": "a.jpg", field: empty, "title": "DSC0001", "text": "of the page"}
+    (tmp_path / "c.json").write_text(json.dumps([record]))
+    make_pictures(tmp_path / "p", 1)[0].with_suffix(".json").write_text(json.dumps(record))
+    for source in ("c.json", "p"):
+        good, bad = _said(tmp_path / source)
+        assert good == [] and len(bad) == 1, source
 
 
 def test_a_picture_without_any_caption_is_lost_once(tmp_path):
@@ -163,18 +180,20 @@ def test_pictures_that_were_not_downloaded_are_counted_everywhere(make_pictures,
 
 
 @pytest.mark.parametrize(
-    "good", ["success", "Success", "ok", "downloaded", "200", 200, 206.0, True]
+    "good", ["success", "Success", "ok", "downloaded", "200", 200, 206.0, True, "True", "200.0"]
 )
 def test_status_of_a_download(good):
     assert not_downloaded(good) == ""
 
 
-@pytest.mark.parametrize("nothing", [None, NAN, "", 0, 1, 7])
+@pytest.mark.parametrize("nothing", [None, NAN, "", 0, 1, 7, "nan", " None", "NULL", "1.0"])
 def test_what_is_no_status_of_a_download(nothing):
     assert not_downloaded(nothing) == ""
 
 
-@pytest.mark.parametrize("bad", ["failed_to_resize", "404", 404, 500.0, False, "x" * 99])
+@pytest.mark.parametrize(
+    "bad", ["failed_to_resize", "404", 404, 500.0, False, "x" * 99, "False", "404.0"]
+)
 def test_status_of_no_download(bad):
     assert not_downloaded(bad).startswith("status ") and len(not_downloaded(bad)) < 50
 
@@ -195,16 +214,39 @@ def test_names_of_fields():
     [
         ('["a", "b"]', ("a", "b")),
         ("['it\\'s', \"b, c\"]", ("it's", "b, c")),
-        ("[]", ("[]",)),
-        ("['a', 7]", ("['a', 7]",)),
-        ("['a'] ['b']", ("['a'] ['b']",)),
+        ("[]", ()),
+        (" [ ] ", ()),
+        ('["a", null]', ("a", None)),
+        ('["a", NaN]', ("a", None)),
+        ("['a', None, nan]", ("a", None, None)),
+        ('[{"raw": "a dog", "id": 3}, {"caption": "a fox"}]', ("a dog", "a fox")),
+        ("[a dog] runs", ("[a dog] runs",)),
+        ("[untitled]", ("[untitled]",)),
+        ("[1, 2]", ("[1, 2]",)),
+        ("['Tis the season] at [home]", ("['Tis the season] at [home]",)),
+        ('["Hello" she said]', ('["Hello" she said]',)),
         ("[__import__('os')]", ("[__import__('os')]",)),
         ("[" * 9_000 + "]", ("[" * 9_000 + "]",)),
-        ("['\\N{none}']", ("['\\N{none}']",)),
     ],
 )
 def test_lists_in_cells(cell, captions):
     assert cell_captions(cell) == captions
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        *("['a' 'b']", "['a dog'\n \"it's b\"]", "['a', 7]", "[None, 'a', x]", "['a'] ['b']"),
+        *("[{'raw': 'a dog', 'tokens': ['a', 'dog']}]", "[np.str_('a'), np.str_('b')]"),
+        "['\\N{none}']",
+    ],
+)
+def test_a_list_in_a_cell_that_cannot_be_read_is_told(cell, tmp_path):
+    with (tmp_path / "c.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["image", "caption"], ["a.jpg", cell], ["b.jpg", "[]"]])
+    good, bad, _ = _read(tmp_path / "c.csv")
+    assert not good and [reason for reason, _ in bad] == ["bad_record", "missing_field"]
+    assert bad[0][1] == f"a list that neither JSON nor Python reads as texts: {cell!r}"
 
 
 def test_boxes_name_pictures_as_captions_do(tmp_path):

@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep.readers.formats import find_sources
+from data_prep.readers.left_out import LeftOut, Tally
+from data_prep.readers.pairs import Pair, read_pairs
+
 SMALL = ("--grid", 2, "--patch", 4, "--num-classes", 2)
 APPLE = b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(80)
 
@@ -174,3 +178,29 @@ def test_members_of_a_tar(command, prep, read_rows, quarantine, tokenizer_file, 
         "status 'failed_to_download': 1 (8)",
         "parts of samples that have a picture or caption of their own: 2 (7.seg.png, 7.en.txt)",
     }
+
+
+def test_statuses_and_splits_without_end_are_told_in_one_line():
+    tally = Tally()
+    for n in range(1000):
+        tally.add("a.parquet", LeftOut(f"status 'error {n % 500}'"))
+    tally.add("b.parquet", LeftOut("split 'test'"))
+    *first, more, other = [entry.detail for entry in tally.entries()]
+    assert first == [f"status 'error {n}': 2" for n in range(16)]
+    names = ", ".join(f"status 'error {n}'" for n in (16, 17, 18))
+    assert (more, other) == (f"of more kinds: 968 ({names}, ...)", "split 'test': 1")
+
+
+def test_several_pictures_beside_one_caption(make_pictures, tmp_path):
+    for n, picture in enumerate(make_pictures(tmp_path, 2)):
+        picture.with_suffix(".JPEG").write_bytes(_picture(n))
+        picture.with_suffix(".webp").write_bytes(_picture(n + 9))
+        picture.with_suffix(".txt").write_text(f"text {n}")
+    (source,) = find_sources([tmp_path], captioned=True)
+    found = read_pairs([source]).entries
+    pairs = {e.image: e.captions for e in found if isinstance(e, Pair)}
+    assert pairs == {f"00{n}.JPEG": (f"text {n}",) for n in range(2)}
+    twice = [(e.reason, e.record) for e in found if not isinstance(e, Pair)]
+    assert twice == [
+        ("duplicate_id", f"00{n}.{kind}") for n in range(2) for kind in ("png", "webp")
+    ]

@@ -19,6 +19,8 @@ FORMS = ", the same letters in another Unicode form (NFC, NFD)"
         (NFC, NFD, FORMS),
         ("p/IMG_1.JPG", "p/IMG_1.jpg", ""),
         ("a.jpg", "train2014/a.jpg", ""),
+        ("p/b.jpg", "/old/machine/p/b.jpg", ""),
+        ("c.JPG", "/old/machine/images/c.jpg", ""),
     ],
 )
 def test_the_file_that_was_meant_is_named(there, named, why, tmp_path):
@@ -27,8 +29,13 @@ def test_the_file_that_was_meant_is_named(there, named, why, tmp_path):
     file.write_bytes(b"")
     with pytest.raises(BadRecord) as error:
         file_below(tmp_path, named)
-    assert error.value.reason == "missing_image"
+    assert error.value.reason == ("path_escapes" if named[0] == "/" else "missing_image")
     assert error.value.detail.endswith(f"; did you mean {there!r}{why}?")
+
+
+def test_a_folder_of_another_machine_is_not_advised(tmp_path):
+    with pytest.raises(BadRecord, match=r"leads out of .*: there is no folder /old/machine here"):
+        file_below(tmp_path, "/old/machine/absent.jpg")
 
 
 def test_nothing_outside_of_the_folder_is_suggested(tmp_path):

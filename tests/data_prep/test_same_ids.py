@@ -62,6 +62,29 @@ def test_a_coco_id_of_three_files_is_nobodys_and_one_without_a_name_hides_no_oth
     assert {row["id"] for row in read_rows(tmp_path / "i")} == {*names}
 
 
+def test_a_coco_name_of_pictures_of_two_sizes_is_nobodys(build, make_pictures, tmp_path):
+    make_pictures(tmp_path, 3)
+    sizes = [(1, 0, 640, 480), (2, 1, 640, 480), (3, 0, 500, 333), (4, 1, 640, 480), (5, 2, 9, 9)]
+    images = [
+        {"id": image, "file_name": f"{n:03d}.png", "width": width, "height": height}
+        for image, n, width, height in [*sizes, (6, 2, None, None)]
+    ]
+    said = ["a dog", "a fox", "a ring", "a star", "a hen"]
+    annotations = [
+        {"image_id": image, "caption": text, "bbox": [0, 0, 2, 2]}
+        for image, text in enumerate(said, 1)
+    ]
+    file = tmp_path / "merged.json"
+    file.write_text(json.dumps({"images": images, "annotations": annotations}))
+    found, bad = build(file)
+    assert found == {"001.png": ["a fox", "a star"], "002.png": ["a hen"]}
+    twice = [("duplicate_id", line, "000.png") for line in (1, 3)]
+    assert sorted(bad) == [*twice, ("missing_field", 6, "002.png")]
+    drawn = list(read_boxes(file))
+    assert [(e.reason, e.line, e.record) for e in drawn if not isinstance(e, BoxSet)] == twice
+    assert [e.line for e in drawn if isinstance(e, BoxSet)] == [2, 4, 5, 6]
+
+
 def test_coco_boxes_of_a_shared_image_or_category_id(tmp_path):
     images = [{"id": n, "file_name": name} for n, name in ((1, "a"), (2, "b"), (1, "c"))]
     boxes = [{"image_id": n, "bbox": [0, 0, 2, 2], "category_id": 5} for n in (1, 2)]
@@ -240,3 +263,14 @@ def test_a_name_of_two_classes_and_a_size_of_two_pictures(prep, tmp_path):
     (tmp_path / "a.hw.tsv").write_text("".join(lines))
     ran = prep("images", tmp_path / "o", tmp_path / "a.feature.tsv", "--regions", "precomputed")
     assert ran.code == 2 and "line 2: '7' is 80 x 60, before it was 80 x 50" in ran.err
+
+
+def test_a_captioned_picture_that_comes_whole_behind_a_broken_one_is_taken(
+    prep, read_rows, quarantine, tmp_path
+):
+    members = [("a.png", b"broken"), ("a.txt", b"a dog"), ("b.png", _picture(3))]
+    members += [("b.txt", b"a fox"), ("a.png", _picture(5)), ("a.txt", b"a ring")]
+    tar = _tar(tmp_path / "s.tar", *members)
+    assert prep("images", tmp_path / "o", tar, *SMALL).code == 0
+    assert {row["id"] for row in read_rows(tmp_path / "o")} == {"s.tar/a.png", "s.tar/b.png"}
+    assert [(q["reason"], q["line"]) for q in quarantine(tmp_path / "o")] == [("broken_image", 1)]

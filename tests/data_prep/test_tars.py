@@ -227,6 +227,7 @@ def test_samples(make_tar):
         ("eight.txt", b"two pictures"),
         ("nine.seg.png", PICTURE),
         ("nine.cls", b"3"),
+        ("nine.txt", b"no picture either"),
     )
     entries = list(shard_records(path, "L"))
     records = [e for e in entries if isinstance(e, Record)]
@@ -246,8 +247,28 @@ def test_samples(make_tar):
         ("bad_utf8", "six"),
         ("bad_json", "seven"),
         ("duplicate_id", "eight.jpg"),
+        ("missing_image", "nine"),
     ]
     assert all(open_picture(r.picture).size == (4, 4) for r in records)
+
+
+@pytest.mark.parametrize("told", ['{"segments": [1]}', "[1, 2]", '{"captions": null}'])
+def test_a_dotted_picture_with_json_that_is_no_caption_is_a_part(told, make_tar):
+    path = make_tar(
+        *(("1.png", PICTURE), ("1.txt", b"a dog")),
+        *(("1.seg.png", PICTURE), ("1.seg.json", told.encode())),
+        *(("1.v2.png", PICTURE), ("1.v2.json", b'{"caption": "a fox"}')),
+    )
+    found = [entry for entry in shard_records(path, "L") if isinstance(entry, Record)]
+    assert [record.captions for record in found] == [("a dog",), ("a fox",)]
+    left_out = [entry.name for entry in shard_records(path, "L") if isinstance(entry, LeftOut)]
+    assert left_out == ["1.seg.png", "1.seg.json"]
+
+
+def test_members_of_other_kinds_own_no_picture(make_tar):
+    path = make_tar(("3.cls", b"7"), ("3.v1.png", PICTURE), ("3.v2.png", PICTURE))
+    found = [entry for entry in shard_records(path, "L") if isinstance(entry, Record)]
+    assert [record.image for record in found] == ["L/3.v1.png", "L/3.v2.png"]
 
 
 def test_hostile_pictures_in_tars(make_tar):

@@ -158,6 +158,27 @@ def test_folders_and_patterns(tmp_path):
         _read(tmp_path / "none")
 
 
+def test_a_folder_of_csv_alone_says_how_they_are_named(tmp_path):
+    (tmp_path / "a.csv").write_text("text\nx\n")
+    with pytest.raises(ValueError, match=r"neither .txt, .jsonl, .tsv, .tar") as error:
+        _read(tmp_path)
+    assert "name .csv files themselves or by a pattern" in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv"])
+def test_an_empty_cell_is_no_id(suffix, tmp_path):
+    mark = {".tsv": "\t", ".csv": ","}[suffix]
+    path = tmp_path / f"a{suffix}"
+    rows = (("id", "text"), ("x", "one"), ("", "two"), (" ", "three"))
+    path.write_text("".join(f"{name}{mark}{text}\n" for name, text in rows))
+    plain = tmp_path / f"b{suffix}"
+    plain.write_text("text\none\ntwo\nthree\n")
+    first, *others = [found.id for found in DocumentReader([path], "text")]
+    assert first == "x"
+    expected = [found.id for found in DocumentReader([plain], "text")][1:]
+    assert others == [name.replace(plain.name, path.name) for name in expected]
+
+
 def test_a_tsv_line_is_an_id_and_a_text(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_bytes(b"x#0\tone text\r\nno tab\n\ny\ta\tb\nz\tlast\n\xff\tz\n")

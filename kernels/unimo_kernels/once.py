@@ -19,16 +19,20 @@ def first_derivative_only(what: str) -> Callable[[Callable[..., Any]], Callable[
     def decorate(backward: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(backward)
         def checked(ctx: Any, *grads: Any) -> Any:
-            if torch.is_grad_enabled():
-                raise RuntimeError(
-                    f"{what} has no second derivative, and its gradient was asked for with "
-                    "create_graph=True: use backend reference, or leave create_graph out"
-                )
+            _refuse_create_graph(what)
             return backward(ctx, *grads)
 
         return checked
 
     return decorate
+
+
+def _refuse_create_graph(what: str) -> None:
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            f"{what} has no second derivative, and its gradient was asked for with "
+            "create_graph=True: use backend reference, or leave create_graph out"
+        )
 
 
 def without_second_derivative(x: Tensor, what: str) -> Tensor:
@@ -45,4 +49,5 @@ class _Marked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return first_derivative_only(ctx.what)(lambda _, grad: (grad, None))(ctx, grad)
+        _refuse_create_graph(ctx.what)
+        return grad, None

@@ -1,18 +1,15 @@
 """Texts and pictures however Parquet and Arrow store them; bytes or path, row by row."""
 
-import io
-
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image as Pillow
 
 from data_prep.quarantine import Bad
 from data_prep.readers.formats import find_sources
-from data_prep.readers.images import open_picture
 from data_prep.readers.pairs import pairs_of, picture_of, read_pairs, read_pictures
 from data_prep.readers.text import DocumentReader
+from tests.data_prep.shades import shade_of, shade_png
 
 TEXTS = ["a red fox", "a hen of forty letters, more than a view holds", "ü", "last"]
 TEXT_TYPES = {
@@ -47,16 +44,6 @@ DATA_TYPES = {
         pa.struct([("bytes", pa.binary_view()), ("path", pa.string_view())]),
     ),
 }
-
-
-def _picture(shade):
-    stream = io.BytesIO()
-    Pillow.new("RGB", (2, 2), (shade, 0, 0)).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def _shade(picture):
-    return open_picture(picture).getpixel((0, 0))[0]
 
 
 def _files(folder, columns, rows=3):
@@ -148,23 +135,23 @@ def test_one_caption_that_is_no_utf8_costs_itself(tmp_path):
 
 @pytest.mark.parametrize("kind", DATA_TYPES)
 def test_pictures_lie_where_they_are_said_to(kind, tmp_path):
-    data = [_picture(n) if n not in (1, 6) else None for n in range(9)]
+    data = [shade_png(n) if n not in (1, 6) else None for n in range(9)]
     data[4] = data[3]
     rows = 9 if "struct" in kind else 3  # Parquet's writer slices no views within structs
     for path in _files(tmp_path, {"image": DATA_TYPES[kind](data)}, rows):
         found = read_pictures(find_sources([path])).records
         held = [picture for picture in found if picture.line not in (2, 7)]
-        assert [_shade(picture) for picture in held] == [0, 2, 3, 3, 5, 7, 8], path
+        assert [shade_of(picture) for picture in held] == [0, 2, 3, 3, 5, 7, 8], path
 
 
 def test_short_values_lie_in_their_views(tmp_path):
     """Up to 12 bytes: no picture is as short, but the place must be right for the message."""
-    columns = {"jpg": pa.array([b"no picture", _picture(3), b"x"], pa.binary_view())}
+    columns = {"jpg": pa.array([b"no picture", shade_png(3), b"x"], pa.binary_view())}
     path = next(_files(tmp_path, columns))
     places = [picture.place for picture in read_pictures(find_sources([path])).records]
     content = path.read_bytes()
     parts = [content[place.offset : place.offset + place.length] for place in places]
-    assert parts == [b"no picture", _picture(3), b"x"]
+    assert parts == [b"no picture", shade_png(3), b"x"]
 
 
 @pytest.mark.parametrize("nulls", [{0}, {20}, {0, 1, 2, 39}, set(range(1, 40)), set(range(40))])
@@ -172,7 +159,7 @@ def test_bytes_or_path_is_decided_row_by_row(nulls, make_pictures, tmp_path):
     """As `datasets` writes what it was given; in two parts, of which the readers probe the first
     rows."""
     files = make_pictures(tmp_path, 40)
-    images = [(None if n in nulls else _picture(n), file.name) for n, file in enumerate(files)]
+    images = [(None if n in nulls else shade_png(n), file.name) for n, file in enumerate(files)]
     struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     captions = [f"text {n}" for n in range(40)]
     columns = {"image": pa.array([*map(_struct, images)], struct), "caption": captions}
@@ -180,7 +167,7 @@ def test_bytes_or_path_is_decided_row_by_row(nulls, make_pictures, tmp_path):
         (source,) = find_sources([path])
         found = [picture_of(pair, str(path), None) for pair in read_pairs([source]).entries]
         assert {n for n, picture in enumerate(found) if picture.id == files[n].name} == nulls
-        shades = [_shade(picture) for n, picture in enumerate(found) if n not in nulls]
+        shades = [shade_of(picture) for n, picture in enumerate(found) if n not in nulls]
         assert shades == [n for n in range(40) if n not in nulls]
         assert read_pictures([source]).records == found
 

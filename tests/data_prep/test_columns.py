@@ -1,6 +1,5 @@
 """Parquet, Arrow and Hugging Face datasets: which columns count, where pictures lie, damage."""
 
-import io
 import random
 import shutil
 
@@ -8,7 +7,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict, Features, Image, Value
-from PIL import Image as Pillow
 
 from data_prep.quarantine import Bad, BadRecord
 from data_prep.readers.columns import arrow_records, columns_of, parquet_records
@@ -17,16 +15,7 @@ from data_prep.readers.images import open_picture
 from data_prep.readers.left_out import LeftOut
 from data_prep.readers.pairs import picture_of, read_pairs
 from data_prep.readers.records import Record
-
-
-def _picture(shade):
-    stream = io.BytesIO()
-    Pillow.new("RGB", (2, 2), (shade, 0, 0)).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def _shade(picture):
-    return open_picture(picture).getpixel((0, 0))[0]
+from tests.data_prep.shades import shade_of, shade_png
 
 
 @pytest.fixture
@@ -42,13 +31,13 @@ def write(tmp_path):
 @pytest.mark.parametrize("compression", ["snappy", "none", "zstd"])
 def test_rows_in_any_order_and_over_row_groups(compression, write):
     count = 150  # batches of 16 rows, groups of 70
-    images = [{"bytes": _picture(n), "path": None} for n in range(count)]
+    images = [{"bytes": shade_png(n), "path": None} for n in range(count)]
     path = write({"image": images}, row_group_size=70, compression=compression)
     records = list(parquet_records(path, "L"))
     assert [r.image for r in records] == [f"L#{n}" for n in range(count)]
     order = [*range(count), *range(60, 80), 3, 149, 0, 2, 1]
     random.Random(1).shuffle(order)
-    assert [_shade(records[n].picture) for n in order] == order
+    assert [shade_of(records[n].picture) for n in order] == order
 
 
 def test_columns_that_count(tmp_path):
@@ -75,7 +64,7 @@ def test_rows_that_are_not_wanted_or_not_good(write):
     )
     path = write(
         {
-            "jpg": [_picture(1), _picture(2), _picture(3), _picture(4), None, _picture(6)],
+            "jpg": [shade_png(1), shade_png(2), shade_png(3), shade_png(4), None, shade_png(6)],
             "caption": bad_text,
             "status": ["success", "failed_to_download", "success", "success", "success", None],
         }
@@ -125,7 +114,7 @@ def test_names_that_lead_out_or_are_urls(prep, write, make_pictures, quarantine,
 def _dataset(count):
     features = Features({"image": Image(), "caption": Value("string")})
     rows = [
-        {"image": {"bytes": _picture(n), "path": None}, "caption": f"c{n}"} for n in range(count)
+        {"image": {"bytes": shade_png(n), "path": None}, "caption": f"c{n}"} for n in range(count)
     ]
     return Dataset.from_list(rows, features=features)
 
@@ -138,7 +127,7 @@ def test_dataset_folders_with_splits(tmp_path):
     assert [pair.picture.id for pair in found.entries[:1]] == ["train/data-00000-of-00001.arrow#0"]
     (entry,) = found.left_out
     assert entry.reason == "left_out" and entry.detail.startswith("split 'test': 2 (")
-    assert [_shade(pair.picture) for pair in found.entries] == [0, 1, 2]
+    assert [shade_of(pair.picture) for pair in found.entries] == [0, 1, 2]
 
 
 def test_sharded_and_filtered_datasets(tmp_path):
@@ -146,7 +135,7 @@ def test_sharded_and_filtered_datasets(tmp_path):
     kept.save_to_disk(tmp_path / "d", num_shards=3)
     found = read_pairs(find_sources([tmp_path / "d"])).entries
     assert [pair.captions for pair in found] == [(f"c{n}",) for n in range(1, 9)]
-    assert [_shade(pair.picture) for pair in found] == list(range(1, 9))
+    assert [shade_of(pair.picture) for pair in found] == list(range(1, 9))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +175,7 @@ def _damaged(path, rng):
 @pytest.mark.parametrize("form", ["parquet", "stream", "file"])
 def test_damaged_files_end_in_an_error_or_entries(form, write, tmp_path):
     """Bytes flipped and cut 60 times: every reading ends, without a crash and without a trace."""
-    columns = {"jpg": [_picture(n) for n in range(40)], "text": [f"say {n}" for n in range(40)]}
+    columns = {"jpg": [shade_png(n) for n in range(40)], "text": [f"say {n}" for n in range(40)]}
     whole, path = tmp_path / "whole", tmp_path / "a.x"
     if form == "parquet":
         shutil.move(write(columns), whole)

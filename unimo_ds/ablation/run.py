@@ -22,6 +22,7 @@ from unimo_ds.tasks.retrieval import retrieval
 from unimo_ds.train.engine import PlainEngine
 from unimo_ds.train.loop import train
 from unimo_ds.train.model import build_model
+from unimo_ds.train.run_folder import METRICS_NAME
 
 RESULT_NAME = "result.json"
 LEVELS = ("word", "phrase", "sentence")
@@ -153,6 +154,6 @@ def measured(model: ScoringModel, config: RunConfig) -> dict[str, float]:
 
 def _last_losses(folder: Path) -> dict[str, float]:
     """Held-out losses of language at the last step."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (folder / METRICS_NAME).read_text(encoding="utf-8").splitlines()
     last = [line for line in map(json.loads, lines) if line["type"] == "heldout"][-1]
     return {name: last[f"loss/{name}"] for name in ("mlm", "seq2seq")}

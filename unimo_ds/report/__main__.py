@@ -13,12 +13,13 @@ from transformers.utils import logging as transformers_logging
 from unimo_ds.data.shards import PairCorpus, open_corpus
 from unimo_ds.report.answering import ask
 from unimo_ds.report.gallery import Gallery, build_gallery, missing_things
-from unimo_ds.report.metrics_file import METRICS_NAME, Run, read_run
+from unimo_ds.report.metrics_file import Run, read_run
 from unimo_ds.report.page import Outcome, render, source_names
 from unimo_ds.report.samples import Answers
 from unimo_ds.report.scoring import Scenes, read_scenes
 from unimo_ds.report.summary import SUMMARY_NAME, summarise, write_atomically
 from unimo_ds.storage import StorageError, is_url
+from unimo_ds.train.run_folder import METRICS_NAME
 
 PAGE_NAME = "report.html"
 

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-CONFIG_NAME = "config.json"
-COMMAND_NAME = "command.txt"
-METRICS_NAME = "metrics.jsonl"
+from unimo_ds.train.run_folder import COMMAND_NAME, CONFIG_NAME, METRICS_NAME
 
 TRAIN, HELDOUT, SKIPPED, START = "train", "heldout", "skipped", "start"
 OBJECTIVES = ("mlm", "seq2seq", "mrfr", "mrc", "cmcl")

@@ -15,6 +15,7 @@ from unimo_ds.config import ModelConfig
 from unimo_ds.distributed import gather_objects, rank, summed
 from unimo_ds.objectives.figures import FIGURES
 from unimo_ds.objectives.pretraining import OBJECTIVES, Losses, terms
+from unimo_ds.train.run_folder import METRICS_NAME
 
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A6000": 155e12}
 """Dense bf16 FLOP/s of the makers' data sheets, by a part of the device's name."""
@@ -133,7 +134,7 @@ class MetricsLog:
     def __init__(self, folder: Path) -> None:
         self._active = rank() == 0
         if self._active:
-            self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+            self._file = (folder / METRICS_NAME).open("a", encoding="utf-8")
             self._board = SummaryWriter(str(folder / "tensorboard"))
 
     def begin(self, step: int, seconds: float) -> None:

@@ -17,6 +17,7 @@ from unimo_ds.train.identity import region_source
 
 CONFIG_NAME = "config.json"
 COMMAND_NAME = "command.txt"
+METRICS_NAME = "metrics.jsonl"
 TOKENIZER_NAME = "tokenizer.json"
 REGIONS_NAME = "regions.json"
 

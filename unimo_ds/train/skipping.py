@@ -6,6 +6,7 @@ from pathlib import Path
 
 from unimo_ds.config import RunConfig
 from unimo_ds.train.console import say
+from unimo_ds.train.run_folder import METRICS_NAME
 
 
 def with_skipped(config: RunConfig, step: int) -> str:
@@ -27,7 +28,7 @@ def say_trained_before(run: Path, skipped: Set[int], start: int) -> None:
 def _skipped_before(run: Path) -> set[int]:
     """The steps that earlier starts of ``run`` skipped."""
     steps: set[int] = set()
-    metrics = run / "metrics.jsonl"
+    metrics = run / METRICS_NAME
     for text in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else ():
         try:
             line = json.loads(text)
